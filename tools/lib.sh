@@ -1,0 +1,204 @@
+# shellcheck shell=bash
+# Common ground of the scripts in tools/: messages, progress, the cache and the
+# build root.  Sourced, never run.
+#
+# What is kept between runs lives outside the tree, in
+#   ${XDG_CACHE_HOME:-~/.cache}/coda_rs/<dist>/
+#     root/        a Debian of that suite with every tool a build or a boot needs
+#     kernel/      linux-source, a prepared build directory, the stock image
+#     guest/       the guest's root file system and first stage
+#     debug/       the kernel with KUnit, KASAN and lockdep
+#     cargo/       crates and the target directory of tests/
+# Everything there is made under another name and renamed when it is complete,
+# so that an interrupted run is simply run again.
+
+set -euo pipefail
+export LC_ALL=C.UTF-8
+
+TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+OUT=$TOP/out
+DIST=${DIST:-trixie-backports}
+JOBS=${JOBS:-$(nproc)}
+
+START_SECONDS=$SECONDS
+
+die() {
+	printf 'coda_rs: %s\n' "$*" >&2
+	exit 1
+}
+
+note() {
+	printf '%s\n' "$*" >&2
+}
+
+case $DIST in
+trixie-backports) BASE=trixie ;;
+forky) BASE=forky ;;
+*) die "DIST=$DIST is not known; it is trixie-backports or forky." ;;
+esac
+
+# A relative XDG_CACHE_HOME is to be ignored, says its specification.
+case ${XDG_CACHE_HOME:-} in
+/*) CACHE_TOP=$XDG_CACHE_HOME/coda_rs ;;
+*) CACHE_TOP=${HOME:?HOME is not set}/.cache/coda_rs ;;
+esac
+CACHE=$CACHE_TOP/$DIST
+ROOT=$CACHE/root
+
+# The cache, as it is seen from inside the build root.  The path is fixed, since
+# a prepared kernel build directory remembers where it is.
+IN_CACHE=/k
+
+# mtime-free identity of some files or strings: what a stamp is compared with.
+hash_of() {
+	sha256sum "$@" | sha256sum | cut -c1-16
+}
+
+# fresh STAMP KEY: was the thing behind STAMP made from what KEY says?
+fresh() {
+	[ -f "$1" ] && [ "$(cat "$1")" = "$2" ]
+}
+
+put_stamp() {
+	printf '%s\n' "$2" >"$1.tmp$$"
+	mv -f "$1.tmp$$" "$1"
+}
+
+mmss() {
+	printf '%d:%02d' $(($1 / 60)) $(($1 % 60))
+}
+
+# step LOG TITLE COMMAND...: runs a long command with its output in LOG.  Shows
+# on a terminal one line that is alive (elapsed time and the last line of the
+# output), elsewhere a plain line each 20 seconds.
+step() {
+	local log=$1 title=$2 pid rc=0 began=$SECONDS last shown=0 cols
+	shift 2
+	mkdir -p "$(dirname "$log")"
+	: >"$log"
+	if [ -t 2 ]; then
+		cols=$(tput cols 2>/dev/null || echo 80)
+	else
+		note "==> $title"
+	fi
+	"$@" >"$log" 2>&1 </dev/null &
+	pid=$!
+	# shellcheck disable=SC2064 # the pid is meant to be fixed now
+	trap "kill $pid 2>/dev/null; wait $pid 2>/dev/null; exit 130" INT TERM
+	while kill -0 "$pid" 2>/dev/null; do
+		sleep 0.3
+		if [ -t 2 ]; then
+			last=$(tail -c 400 "$log" | tr '\r' '\n' | sed '/^[[:space:]]*$/d' | tail -n 1 | tr -cd '[:print:]')
+			printf '\r\033[K%.*s' $((cols - 1)) "[$(mmss $((SECONDS - began)))] $title: $last" >&2
+		elif [ $((SECONDS - began - shown)) -ge 20 ]; then
+			shown=$((SECONDS - began))
+			last=$(tail -c 400 "$log" | tr '\r' '\n' | sed '/^[[:space:]]*$/d' | tail -n 1 | tr -cd '[:print:]')
+			note "    [$(mmss $shown)] ${last:0:100}"
+		fi
+	done
+	wait "$pid" || rc=$?
+	trap - INT TERM
+	[ -t 2 ] && printf '\r\033[K' >&2
+	if [ "$rc" -ne 0 ]; then
+		tail -n 25 "$log" >&2
+		die "$title: failed (status $rc); all of its output is in $log."
+	fi
+	if [ -t 2 ]; then
+		note "[$(mmss $((SECONDS - began)))] $title: done"
+	else
+		note "    [$(mmss $((SECONDS - began)))] done"
+	fi
+}
+
+# need_host_packages: what must be on this machine itself; all else is in the
+# build root.  Asks for root at most once, with the reason.
+need_host_packages() {
+	local missing=() cmd pkg reason
+	for cmd in mmdebstrap:mmdebstrap bwrap:bubblewrap; do
+		pkg=${cmd#*:}
+		command -v "${cmd%%:*}" >/dev/null || missing+=("$pkg")
+	done
+	if [ "$(id -u)" -ne 0 ]; then
+		command -v newuidmap >/dev/null || missing+=(uidmap)
+	fi
+	[ -s /usr/share/keyrings/debian-archive-keyring.gpg ] || missing+=(debian-archive-keyring)
+	[ ${#missing[@]} -eq 0 ] && return
+	reason="coda_rs needs the package(s) ${missing[*]}, to make a build root of Debian $BASE"
+	command -v apt-get >/dev/null ||
+		die "$reason, and this machine has no apt-get: install them by hand."
+	note "$reason; installing them."
+	local -a as_root=()
+	if [ "$(id -u)" -ne 0 ]; then
+		command -v sudo >/dev/null ||
+			die "$reason, and there is no sudo: install them as root."
+		as_root=(sudo)
+		if [ ! -t 0 ]; then
+			sudo -n true 2>/dev/null ||
+				die "$reason, and sudo wants a password but there is no terminal: install them as root."
+		else
+			sudo -p "[sudo] password for %u, to install ${missing[*]}: " true ||
+				die "$reason, and sudo refused: install them as root."
+		fi
+	fi
+	"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -q >&2 || true
+	"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
+		"${missing[@]}" >&2 </dev/null ||
+		die "apt-get could not install ${missing[*]}: install them as root."
+}
+
+# in_root [bwrap options --] COMMAND...: runs a command in the build root, with
+# this tree at its own path and the cache of this DIST at $IN_CACHE.  Nothing of
+# the environment gets in but what reaching a registry may need.
+in_root() {
+	local -a opt=() env=()
+	local v
+	if [[ ${1:-} == --* ]]; then
+		while [ "$1" != -- ]; do
+			opt+=("$1")
+			shift
+		done
+		shift
+	fi
+	[ "$(id -u)" -eq 0 ] || env+=(--unshare-user --uid 0 --gid 0)
+	for v in $(compgen -e | grep -E '^(https?_proxy|no_proxy|HTTPS?_PROXY|NO_PROXY|SSL_CERT_FILE|CARGO_(HTTP|NET|SOURCE|REGISTR)[A-Z_]*|TERM|CI|CODA_RS_[A-Z_]*)$'); do
+		env+=(--setenv "$v" "${!v}")
+	done
+	if [ -n "${SSL_CERT_FILE:-}" ]; then
+		env+=(--ro-bind-try "$SSL_CERT_FILE" "$SSL_CERT_FILE")
+	fi
+	bwrap --bind "$ROOT" / --dev /dev --proc /proc --tmpfs /tmp --tmpfs /run \
+		--ro-bind-try /etc/resolv.conf /etc/resolv.conf \
+		--ro-bind-try /etc/hosts /etc/hosts \
+		--ro-bind-try /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt \
+		--bind "$CACHE" "$IN_CACHE" --bind "$TOP" "$TOP" \
+		--die-with-parent --unshare-pid --unshare-ipc --unshare-uts --hostname coda-build \
+		--clearenv --setenv PATH /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+		--setenv HOME "$IN_CACHE/home" --setenv LC_ALL C.UTF-8 --setenv TMPDIR /tmp \
+		--setenv CARGO_HOME "$IN_CACHE/cargo/home" --setenv CARGO_TARGET_DIR "$IN_CACHE/cargo/target" \
+		"${env[@]}" --chdir "$TOP" "${opt[@]}" "$@"
+}
+
+# The facts of the kernel that the build root was made for: REL (the release),
+# KVER (X.Y), GCC (major version), DEBVER (package version).
+load_facts() {
+	# shellcheck source=/dev/null
+	. "$CACHE/facts"
+	KSRC=$IN_CACHE/kernel/$REL/linux-source-$KVER
+	KBUILD_DIR=$IN_CACHE/kernel/$REL/build
+	KMAKE=(make "CC=gcc-$GCC" "HOSTCC=gcc-$GCC" "LOCALVERSION=$LOCALVERSION")
+	export KSRC KBUILD_DIR KMAKE
+}
+
+# One preparation of a DIST at a time; a second one waits for the first.
+lock_cache() {
+	mkdir -p "$CACHE"
+	exec 9>"$CACHE/lock"
+	if ! flock -n 9; then
+		note "Another run is preparing $DIST; waiting for it."
+		flock 9
+	fi
+}
+
+unlock_cache() {
+	exec 9>&-
+}

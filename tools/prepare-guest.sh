@@ -1,0 +1,80 @@
+#!/bin/bash
+# Makes what the guest boots from: a root file system with the stock kernel's
+# modules in it (squashfs, read through virtio-blk and overlaid by a tmpfs), and
+# a first stage (cpio) that can find it.
+. "$(dirname "$0")/lib.sh"
+load_facts
+
+packages=(
+	bash coreutils util-linux mount procps psmisc kmod findutils grep sed gawk diffutils
+	e2fsprogs xfsprogs btrfs-progs attr acl fio strace perl-base file less
+	iproute2 bsdextrautils xxd
+)
+# Modules that the first stage needs, with what they depend on.
+first_modules=(virtio_pci virtio_blk virtio_console virtio_rng squashfs overlay)
+
+dir=$CACHE/guest/$REL
+key=$(printf '%s\n' "$DEBVER" "${packages[@]}" | cat - "$0" "$TOP/tools/guest/first-stage" | hash_of)
+fresh "$dir.stamp" "$key" && exit 0
+need_host_packages
+rm -f "$dir.stamp"
+rm -rf "$dir.new"
+mkdir -p "$dir.new"
+
+make_root() {
+	local mode=unshare list
+	[ "$(id -u)" -ne 0 ] || mode=root
+	list=$(printf ',%s' "${packages[@]}")
+	TMPDIR=/var/tmp mmdebstrap --mode=$mode --variant=essential --include="${list#,}" --format=tar \
+		--aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Retries "3"' \
+		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+		--dpkgopt='path-exclude=/usr/share/locale/*' \
+		--customize-hook="mkdir -p \"\$1/opt/coda\" \"\$1/coda\" \"\$1/containers\" \"\$1/usr/lib/modules\"" \
+		--customize-hook="sync-in '$CACHE/kernel/$REL/image/usr/lib/modules' /usr/lib/modules" \
+		--customize-hook="echo coda-guest >\"\$1/etc/hostname\"; : >\"\$1/etc/fstab\"" \
+		"$BASE" "$dir.new/root.tar"
+	# Not compressed: the host's page cache is faster than an emulated CPU.
+	# shellcheck disable=SC2016 # expanded in there
+	in_root sh -c 'mksquashfs - "$1" -tar -noappend -no-progress -noI -noD -noF -noX <"$2"' \
+		sh "$IN_CACHE/guest/$REL.new/root.squashfs" "$IN_CACHE/guest/$REL.new/root.tar"
+	rm "$dir.new/root.tar"
+}
+
+make_first_stage() {
+	local stage=$dir.new/stage
+	mkdir -p "$stage"/{bin,dev,proc,sys,ro,new,"modules/$REL"}
+	cp "$ROOT/bin/busybox" "$stage/bin/busybox"
+	cp "$TOP/tools/guest/first-stage" "$stage/init"
+	chmod 755 "$stage/init"
+	# busybox cannot read a compressed module.
+	# shellcheck disable=SC2016 # expanded in there
+	in_root bash -euo pipefail -c '
+		image=$1 rel=$2 to=$3
+		shift 3
+		for m; do
+			modprobe -d "$image" -S "$rel" --show-depends "$m"
+		done | while read -r kind path _; do
+			[ "$kind" = insmod ] || continue
+			name=${path##*/}
+			name=${name%%.ko*}.ko
+			[ ! -e "$to/$name" ] || continue
+			case $path in
+			*.xz) xz -dc "$path" >"$to/$name" ;;
+			*.zst) zstd -dc "$path" >"$to/$name" ;;
+			*) cp "$path" "$to/$name" ;;
+			esac
+			echo "$name" >>"$to/order"
+		done' \
+		bash "$IN_CACHE/kernel/$REL/image" "$REL" "$IN_CACHE/guest/$REL.new/stage/modules/$REL" \
+		"${first_modules[@]}"
+	# shellcheck disable=SC2016 # expanded in there
+	in_root sh -c 'cd "$1" && find . | cpio -o -H newc -R 0:0 --quiet >"$2"' \
+		sh "$IN_CACHE/guest/$REL.new/stage" "$IN_CACHE/guest/$REL.new/first.cpio"
+	rm -rf "$stage"
+}
+
+step "$CACHE/log/guest.log" "Making the guest's root file system" make_root
+step "$CACHE/log/first-stage.log" "Making the guest's first stage" make_first_stage
+rm -rf "$dir"
+mv "$dir.new" "$dir"
+put_stamp "$dir.stamp" "$key"

@@ -1,0 +1,185 @@
+#!/bin/bash
+# Boots a kernel in QEMU with a payload and runs a command in it.
+#
+# usage: tools/vm.sh [options] [-- COMMAND...]
+#   --payload DIR    its content appears in the guest as /opt/coda (repeatable)
+#   --module FILE    a .ko to put there as /opt/coda/<name>; CODA_MODULE says where;
+#                    "coda" means the stock kernel's own C module (for modprobe)
+#   --extra FILE     another file to put into /opt/coda (repeatable)
+#   --kernel KIND    stock (default) or debug (KUnit, KASAN, lockdep)
+#   --label NAME     logs go to out/logs/<DIST>/NAME (default: vm)
+#   --timeout S      the watchdog's limit for the whole boot (default: 900)
+#   --mem MB, --cpus N   size of the guest (default: 2048, 2)
+#   --env NAME=VALUE for the command (repeatable)
+#   --tty            the command gets a terminal
+#   --no-check       neither unload the module nor judge the kernel's log
+#   --ignore REGEX   lines of the kernel's log that are no fault in this run
+#   --quiet          no remarks of the host's own
+# COMMAND is run by bash in the guest, as root; without one it is a shell.
+#
+# Exit status: the command's; 70 if the kernel's log or rmmod is at fault;
+# 71 if the guest died or ran out of time.
+. "$(dirname "$0")/lib.sh"
+
+payloads=() extras=() envs=() module='' kernel=stock label=vm timeout=900 mem=2048 cpus=2
+tty='' check=1 ignore='' quiet=''
+while [ $# -gt 0 ]; do
+	case $1 in
+	--payload) payloads+=("$2"); shift ;;
+	--module) module=$2; shift ;;
+	--extra) extras+=("$2"); shift ;;
+	--kernel) kernel=$2; shift ;;
+	--label) label=$2; shift ;;
+	--timeout) timeout=$2; shift ;;
+	--mem) mem=$2; shift ;;
+	--cpus) cpus=$2; shift ;;
+	--env) envs+=("$2"); shift ;;
+	--ignore) ignore=$2; shift ;;
+	--tty) tty=1 ;;
+	--no-check) check=0 ;;
+	--quiet) quiet=1 ;;
+	--) shift; break ;;
+	*) die "vm.sh: unknown option $1." ;;
+	esac
+	shift
+done
+[ -f "$CACHE/facts" ] || die "nothing is prepared for $DIST yet: run make first."
+load_facts
+if [ $# -eq 0 ]; then
+	set -- bash -l
+	tty=1
+fi
+
+logs=$OUT/logs/$DIST/$label
+mkdir -p "$logs"
+rm -f "$logs"/*
+mkdir -p "$OUT/run"
+run=$(mktemp -d "$OUT/run/$label.XXXXXX")
+saved_tty=''
+cleanup() {
+	rm -rf "$run"
+	[ -z "$saved_tty" ] || stty "$saved_tty" 2>/dev/null || true
+}
+trap cleanup EXIT
+
+# The payload, as one more layer over the guest's root.
+opt=$run/payload/opt/coda
+mkdir -p "$opt"
+for d in "${payloads[@]}"; do
+	cp -a "$d/." "$opt/"
+done
+coda_module=$module
+if [ -n "$module" ] && [ "$module" != coda ]; then
+	cp "$module" "$opt/"
+	coda_module=/opt/coda/${module##*/}
+fi
+for f in "${extras[@]}"; do
+	cp "$f" "$opt/"
+done
+install -m 755 "$TOP/tools/guest/init" "$opt/init"
+{
+	printf 'export CODA_MODULE=%q\n' "$coda_module"
+	printf 'export CODA_KERNEL=%q\n' "$kernel"
+	printf 'BOOT_CHECK=%q\nBOOT_IGNORE=%q\nBOOT_TTY=%q\n' "$check" "$ignore" "$tty"
+	if [ -n "$tty" ] && [ -t 0 ]; then
+		size=$(stty size 2>/dev/null || echo "24 80")
+		printf 'BOOT_ROWS=%q\nBOOT_COLS=%q\nBOOT_TERM=%q\n' "${size% *}" "${size#* }" "${TERM:-linux}"
+	fi
+	for e in "${envs[@]}"; do
+		printf 'export %s=%q\n' "${e%%=*}" "${e#*=}"
+	done
+} >"$opt/boot.env"
+printf 'cd /opt/coda\nexec' >"$opt/command.sh"
+printf ' %q' "$@" >>"$opt/command.sh"
+echo >>"$opt/command.sh"
+
+# Fresh container file systems each time; made here, where it is fast.
+# shellcheck disable=SC2016 # expanded in there
+in_root sh -e -c '
+	mksquashfs "$1/payload" "$1/payload.squashfs" -noappend -no-progress -all-root -noI -noD -noF -noX
+	for fs in ext4 xfs btrfs; do truncate -s 512M "$1/$fs.img"; done
+	mkfs.ext4 -q "$1/ext4.img"
+	mkfs.xfs -q "$1/xfs.img"
+	mkfs.btrfs -q "$1/btrfs.img"' sh "$run" >"$logs/host.log" 2>&1 ||
+	die "the disks of the guest cannot be made; see $logs/host.log."
+
+cpu=max
+append="console=ttyS0,115200 panic=-1 log_buf_len=16M rcupdate.rcu_cpu_stall_timeout=120 mitigations=off"
+case $kernel in
+stock)
+	image=$CACHE/kernel/$REL/image/vmlinuz
+	# Debian builds KFENCE and slab debugging in, but leaves them off.
+	append+=" kfence.sample_interval=100 slab_debug=FZPU,coda*"
+	;;
+debug)
+	image=$CACHE/debug/bzImage
+	# Without la57=off KASAN is noisy under TCG before anything has started.
+	cpu=max,la57=off
+	append+=" kasan_multi_shot"
+	;;
+*) die "vm.sh: --kernel is stock or debug." ;;
+esac
+
+# The file systems of the tree and the cache are the same ones inside, under
+# other names for the cache.
+inside() {
+	case $1 in
+	"$CACHE"/*) echo "$IN_CACHE${1#"$CACHE"}" ;;
+	*) echo "$1" ;;
+	esac
+}
+accel=$(bash "$TOP/tools/accel.sh")
+accel_args=(-accel "$accel")
+[ "$accel" = kvm ] || accel_args=(-accel tcg,thread=multi,tb-size=512)
+
+drive() {
+	qemu+=(-drive "if=none,id=$1,file=$2,format=raw,cache=unsafe,discard=unmap,$3"
+		-device "virtio-blk-pci,drive=$1,serial=$1")
+}
+qemu=(
+	qemu-system-x86_64 -nodefaults -no-user-config -nographic -no-reboot
+	-machine q35 "${accel_args[@]}" -cpu "$cpu" -smp "$cpus" -m "$mem"
+	-kernel "$(inside "$image")" -initrd "$(inside "$CACHE/guest/$REL/first.cpio")" -append "$append"
+	-chardev "file,id=console,path=$logs/console.log" -serial chardev:console
+	-device virtio-serial-pci
+	-chardev "stdio,id=user,signal=$([ -n "$tty" ] && echo off || echo on)" -device virtconsole,chardev=user
+	-chardev "file,id=result,path=$logs/result" -device virtserialport,chardev=result,name=coda.result
+	-chardev "file,id=dmesg,path=$logs/dmesg" -device virtserialport,chardev=dmesg,name=coda.dmesg
+	-device virtio-rng-pci
+)
+drive root "$(inside "$CACHE/guest/$REL/root.squashfs")" readonly=on
+drive payload "$run/payload.squashfs" readonly=on
+for fs in ext4 xfs btrfs; do
+	drive "$fs" "$run/$fs.img" readonly=off
+done
+
+[ -n "$quiet" ] || note "==> Booting $([ "$kernel" = stock ] && echo "$REL" || echo "the debug kernel") under QEMU ($accel); kernel console in ${logs#"$PWD"/}/console.log"
+if [ -t 0 ]; then
+	saved_tty=$(stty -g)
+fi
+rc=0
+if [ -n "$tty" ]; then
+	in_root --dev-bind-try /dev/kvm /dev/kvm -- "${qemu[@]}" 2>>"$logs/host.log" || rc=$?
+else
+	timeout --foreground -k 5 "$timeout" \
+		bash -c '. "$1"; shift; in_root --dev-bind-try /dev/kvm /dev/kvm -- "$@"' \
+		bash "$TOP/tools/lib.sh" "${qemu[@]}" </dev/null 2>>"$logs/host.log" | tee "$logs/output" || rc=$?
+fi
+
+result=$(tr -d '\r' <"$logs/result" 2>/dev/null | tail -n 1 || true)
+case $result in
+"status=0 check=0") exit 0 ;;
+status=*" check=1") exit 70 ;;
+status=*" check=0")
+	status=${result#status=}
+	exit "${status%% *}"
+	;;
+esac
+if [ "$rc" -eq 124 ] || [ "$rc" -eq 137 ]; then
+	note "coda_rs: the guest did not finish in $timeout seconds; the end of its console:"
+else
+	note "coda_rs: the guest died without a result (QEMU: $rc); the end of its console:"
+fi
+tail -n 40 "$logs/console.log" >&2 || true
+tail -n 5 "$logs/host.log" >&2 || true
+exit 71
