@@ -1,0 +1,26 @@
+#!/bin/bash
+# Builds tests/ (the cache manager, the kselftests and what runs them) in the
+# build root, and installs it into out/tests/<DIST>, the payload of a boot.
+. "$(dirname "$0")/lib.sh"
+load_facts
+[ -f "$TOP/tests/Makefile" ] || die "there is no tests/Makefile."
+to=$OUT/tests/$DIST
+mkdir -p "$CACHE/cargo/home" "$CACHE/cargo/target"
+lock=$TOP/tests/Cargo.lock
+fetched=$CACHE/cargo/fetched
+locked=()
+key=none
+if [ -f "$lock" ]; then
+	locked=(--locked)
+	key=$(hash_of "$lock")
+fi
+if ! fresh "$fetched" "$key"; then
+	step "$CACHE/log/fetch.log" "Fetching the crates of tests/" \
+		in_root cargo fetch --manifest-path tests/Cargo.toml "${locked[@]}"
+	put_stamp "$fetched" "$(hash_of "$lock")"
+fi
+rm -rf "$to"
+mkdir -p "$to"
+step "$CACHE/log/tests.log" "Building tests/" \
+	in_root --setenv CARGO_NET_OFFLINE true -- \
+	make -C "$TOP/tests" install "INSTALL_PATH=$to" "KSRC=$KSRC"

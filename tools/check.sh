@@ -1,0 +1,141 @@
+#!/bin/bash
+# make check: what can be said of the tree without booting it.
+. "$(dirname "$0")/lib.sh"
+tools=$TOP/tools
+
+bash "$tools/prepare.sh"
+load_facts
+cd "$TOP"
+failures=0
+logs=$OUT/logs/$DIST
+mkdir -p "$logs"
+
+# What git knows of, or would; outside of a repository all that is there.
+files() {
+	if git rev-parse --git-dir >/dev/null 2>&1; then
+		git ls-files -co --exclude-standard -- "$@" | while read -r f; do [ ! -f "$f" ] || echo "$f"; done
+	else
+		local p
+		for p; do
+			find . -path ./out -prune -o -path "./tests/target" -prune -o -type f -path "./${p#./}" -print | sed 's,^\./,,'
+		done
+	fi
+}
+
+# try TITLE COMMAND...: the output is shown if it fails.
+try() {
+	local title=$1 log
+	shift
+	log=$logs/check-$(echo "$title" | tr -c 'a-zA-Z0-9\n' '-').log
+	printf '%-58s ' "$title" >&2
+	if "$@" >"$log" 2>&1 </dev/null; then
+		echo ok >&2
+	else
+		echo FAILED >&2
+		sed 's/^/    /' "$log" >&2
+		failures=$((failures + 1))
+	fi
+}
+
+module_fmt() {
+	mapfile -t rs < <(files '*.rs' | grep -v '^tests/')
+	[ ${#rs[@]} -gt 0 ] || { echo "no .rs files"; return 1; }
+	in_root rustfmt --edition 2021 --config-path "$KSRC/.rustfmt.toml" \
+		--config skip_children=true --check "${rs[@]}" 2>&1 | grep -v '^Warning: can.t set'
+	return "${PIPESTATUS[0]}"
+}
+
+tests_fmt() {
+	in_root cargo fmt --manifest-path tests/Cargo.toml --all --check
+}
+
+tests_clippy() {
+	in_root cargo clippy --manifest-path tests/Cargo.toml --workspace --all-targets --offline -- -D warnings
+}
+
+# A build of its own, from nothing: a warning is printed once only.
+module_build() {
+	local to=$OUT/check/$1 rc=0
+	rm -rf "$to" "$to.log"
+	mkdir -p "$to"
+	in_root "${KMAKE[@]}" -C "$KBUILD_DIR" "M=$TOP" "MO=$to" -j"$JOBS" "$2" modules >"$to.log" 2>&1 || rc=$?
+	cat "$to.log"
+	rm -rf "$to"
+	[ "$rc" -eq 0 ] || return 1
+	! grep -qi '^warning\|[: ]warning:' "$to.log"
+}
+
+c_style() {
+	mapfile -t c < <(files '*.c' '*.h' | grep -v '^tests/')
+	[ ${#c[@]} -gt 0 ] || return 0
+	in_root perl "$KSRC/scripts/checkpatch.pl" --no-tree --no-summary --terse --strict \
+		--ignore SPDX_LICENSE_TAG,FILE_PATH_CHANGES -f "${c[@]}"
+}
+
+shell_lint() {
+	mapfile -t sh < <(
+		files '*.sh' '.ci/run' 'tools/*' 'tools/guest/*' 'tests/guest/*' | sort -u |
+			while read -r f; do
+				[ -f "$f" ] || continue
+				case $(head -c 64 "$f" | head -n 1) in
+				'#!'*sh* | '# shellcheck shell='*) echo "$f" ;;
+				esac
+			done
+	)
+	in_root shellcheck -x "${sh[@]}"
+}
+
+# Coda's logic is safe Rust; what is unsafe is in vfs/.
+unsafe_gate() {
+	local f bad=0
+	while read -r f; do
+		if ! grep -q '^#!\[deny(unsafe_code)\]' "$f"; then
+			echo "$f: does not say #![deny(unsafe_code)]"
+			bad=1
+		fi
+		# allow(unsafe_code) would undo it; comments are not code.
+		if sed 's,//.*,,' "$f" | grep -nE '\bunsafe\b|allow\([^)]*unsafe_code'; then
+			echo "$f: unsafe outside of vfs/"
+			bad=1
+		fi
+	done < <(files '*.rs' | grep -vE '^(tests|vfs)/')
+	return "$bad"
+}
+
+# vfs/ knows nothing of Coda.
+vfs_gate() {
+	! grep -rnE '^[^/]*\b(crate::(wire|upcall|psdev|inode|file|mmap|dir|cnode)|linux/coda)\b' \
+		--include='*.rs' --include='*.c' --include='*.h' vfs
+}
+
+# Neither a registry's host nor a path of the machine where this was written.
+names_gate() {
+	local bad=0 f
+	while read -r f; do
+		case $f in */Cargo.lock | Cargo.lock) continue ;; esac
+		if grep -InHE '(deb|ftp|security|snapshot)\.[d]ebian\.(org|net)|(static|index)\.[c]rates\.io|registry\.[n]pmjs|[p]ythonhosted|/[w]ork/(main|shared)|(^|[[:space:]"'\''=:(])/[r]oot/|/[v]ar/tmp/(x|a)/' "$f"; then
+			bad=1
+		fi
+	done < <(files '*' '.*')
+	return "$bad"
+}
+
+try "rustfmt: module" module_fmt
+try "clippy: module" module_build clippy CLIPPY=1
+try "warnings W-1: module" module_build W-1 W=1
+try "checkpatch: C" c_style
+try "unsafe only in vfs" unsafe_gate
+try "vfs knows nothing of Coda" vfs_gate
+try "no registry hosts, no paths of a machine" names_gate
+try "shellcheck" shell_lint
+if [ -f tests/Cargo.toml ]; then
+	try "rustfmt: tests" tests_fmt
+	# Fetches the crates at the first time.
+	try "build: tests" bash "$tools/build-tests.sh"
+	try "clippy: tests" tests_clippy
+fi
+
+if [ "$failures" -ne 0 ]; then
+	die "make check: $failures of the checks failed."
+fi
+note "make check: all is well."

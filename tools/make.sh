@@ -1,0 +1,45 @@
+#!/bin/bash
+# The targets of the Makefile.
+. "$(dirname "$0")/lib.sh"
+tools=$TOP/tools
+
+case $1 in
+module)
+	bash "$tools/prepare.sh"
+	load_facts
+	bash "$tools/build-module.sh"
+	echo "out/$REL/coda_rs.ko"
+	;;
+run | shell)
+	bash "$tools/prepare.sh" guest
+	load_facts
+	step "$OUT/logs/$DIST/module.log" "Building coda_rs.ko for $REL" bash "$tools/build-module.sh"
+	bash "$tools/build-tests.sh"
+	args=(--label "$1" --module "$OUT/$REL/coda_rs.ko" --payload "$OUT/tests/$DIST")
+	[ "$1" = run ] || args+=(--tty --no-check)
+	exec bash "$tools/vm.sh" "${args[@]}" -- /opt/coda/guest/main.sh "$1"
+	;;
+test | check)
+	exec bash "$tools/$1.sh"
+	;;
+clean-cache)
+	rm -rf "$CACHE_TOP"
+	;;
+help)
+	cat <<-END
+		make                builds the module for a stock Debian kernel: out/<release>/coda_rs.ko
+		make run            boots that kernel, and shows what CODA_CLOSE says of each program
+		make shell          a shell in the guest, with /coda mounted
+		make test           all tests: the stock kernel, the controls, the debug kernel
+		make check          formatting, lints, warnings, and the rules of the tree
+		make clean          removes out/
+		make clean-cache    removes all that is kept between runs ($CACHE_TOP)
+
+		DIST=trixie-backports|forky   which stock kernel (now: $DIST)
+		KDIR=<dir>          with make alone: any kernel build directory with Rust metadata, and
+		                    this machine's own tools (RUSTC=, BINDGEN=, CC=, LLVM= name others)
+		JOBS=<n>            compile jobs at a time (now: $JOBS)
+	END
+	;;
+*) die "make.sh: no target $1." ;;
+esac

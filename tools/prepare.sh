@@ -1,0 +1,12 @@
+#!/bin/bash
+# Brings the cache up to what is needed: prepare.sh [guest] [debug].  The build
+# root and the stock kernel always; without anything to do it is quick and uses
+# no network.
+. "$(dirname "$0")/lib.sh"
+[ "$(uname -m)" = x86_64 ] || die "the machine is $(uname -m); only x86_64 is supported."
+lock_cache
+bash "$TOP/tools/prepare-root.sh" 9>&-
+bash "$TOP/tools/prepare-kernel.sh" 9>&-
+for what; do
+	bash "$TOP/tools/prepare-$what.sh" 9>&-
+done

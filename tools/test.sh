@@ -1,0 +1,157 @@
+#!/bin/bash
+# make test: every boot, every count, one closing line.  Two guests run at a
+# time, as an emulated machine keeps hardly more than one core busy.
+. "$(dirname "$0")/lib.sh"
+tools=$TOP/tools
+
+bash "$tools/prepare.sh" guest debug
+load_facts
+step "$OUT/logs/$DIST/module.log" "Building coda_rs.ko for $REL" \
+	bash "$tools/build-module.sh"
+CODA_RS_VARIANT=disarmed step "$OUT/logs/$DIST/module-disarmed.log" "Building it with the page_mkwrite wrapper disarmed" \
+	bash "$tools/build-module.sh"
+step "$OUT/logs/$DIST/module-debug.log" "Building it for the debug kernel" \
+	bash "$tools/build-module.sh" debug
+bash "$tools/build-tests.sh"
+
+passed=0 failed=0 skipped=0
+state=$(mktemp -d -p "$OUT/run" test.XXXXXX 2>/dev/null || { mkdir -p "$OUT/run" && mktemp -d -p "$OUT/run" test.XXXXXX; })
+trap 'rm -rf "$state"' EXIT
+trap 'kill $(jobs -p) 2>/dev/null; exit 130' INT TERM
+
+# boot NAME ARGUMENTS-OF-vm.sh...
+boot() {
+	local name=$1 rc=0 began=$SECONDS
+	shift
+	bash "$tools/vm.sh" --quiet --label "$name" --payload "$OUT/tests/$DIST" "$@" \
+		>"$state/$name.out" 2>"$state/$name.err" </dev/null || rc=$?
+	echo "$rc $((SECONDS - began))" >"$state/$name.rc.tmp"
+	mv "$state/$name.rc.tmp" "$state/$name.rc"
+}
+
+# count FILE: adds the cases of FILE, and prints those that are not plainly good.
+count() {
+	local p f s
+	awk -f "$tools/ktap.awk" "$1" >"$state/counts"
+	read -r p f s < <(tail -n 1 "$state/counts")
+	sed '$d' "$state/counts" | sed 's/^/    /'
+	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+	counted=$((p + f + s)) bad=$f
+	printf '    %d passed, %d failed, %d skipped: %s\n' "$p" "$f" "$s" "$2"
+}
+
+# verdict TITLE: one more case, passed or failed.
+good() {
+	passed=$((passed + 1))
+	echo "    ok: $1"
+}
+wrong() {
+	failed=$((failed + 1))
+	echo "    FAILED: $1"
+}
+
+report() {
+	local name=$1 title=$2 rc took counted=0 bad=0
+	read -r rc took <"$state/$name.rc"
+	echo "==> $title ($(mmss "$took"); logs in out/logs/$DIST/$name)"
+	if [ "$name" = debug ]; then
+		report_kunit "$state/$name.out"
+		sed '/^KUNIT-BEGIN/,/^KUNIT-END/d' "$state/$name.out" >"$state/$name.rest"
+		mv "$state/$name.rest" "$state/$name.out"
+	fi
+	count "$state/$name.out" "cases"
+	[ "$counted" -gt 0 ] || wrong "it reported no case at all"
+	case $rc in
+	0) good "the module unloads and the kernel log is clean" ;;
+	70)
+		wrong "the kernel log, or the unloading, is at fault"
+		sed -n '/^kernel log check:/,$p' "$state/$name.out" | head -n 60 | sed 's/^/      /'
+		;;
+	*)
+		# The cases that failed have been counted; a run that broke off has none.
+		[ "$rc" -ne 71 ] && [ "$bad" -gt 0 ] || wrong "the run ended with status $rc"
+		if [ "$rc" -eq 71 ] || [ "$bad" -eq 0 ]; then
+			tail -n 30 "$state/$name.out" "$state/$name.err" | sed 's/^/      /'
+		fi
+		;;
+	esac
+}
+
+# The kernel's own reader of KUnit's results judges them.
+report_kunit() {
+	local p=0 f=0 s=0 n
+	sed -n '/^KUNIT-BEGIN/,/^KUNIT-END/p' "$1" | sed '1d;$d' | tr -d '\r' >"$state/kunit.results"
+	n=$(grep -cE '^(not )?ok [0-9]+' "$state/kunit.results" || true)
+	{
+		echo "KTAP version 1"
+		echo "1..$n"
+		# Each suite counted itself as the first one.
+		sed -e '/^KTAP version/d' -e '/^1\.\.1$/d' "$state/kunit.results" |
+			awk '/^(not )?ok [0-9]+/ { sub(/ok [0-9]+/, "ok " ++n) } { print }'
+	} >"$state/kunit.ktap"
+	in_root python3 "$KSRC/tools/testing/kunit/kunit.py" parse "$state/kunit.ktap" \
+		>"$OUT/logs/$DIST/kunit.txt" 2>&1 || true
+	sed 's/\x1b\[[0-9;]*m//g' "$OUT/logs/$DIST/kunit.txt" >"$state/kunit.txt"
+	local sum
+	sum=$(grep -E 'Testing complete' "$state/kunit.txt" | tail -n 1 || true)
+	p=$(echo "$sum" | grep -oE 'passed: [0-9]+' | grep -oE '[0-9]+' || echo 0)
+	f=$(echo "$sum" | grep -oE '(failed|crashed|errors): [0-9]+' | grep -oE '[0-9]+' | awk '{ n += $1 } END { print n + 0 }')
+	s=$(echo "$sum" | grep -oE 'skipped: [0-9]+' | grep -oE '[0-9]+' || echo 0)
+	grep -E '\[(FAILED|ERROR|CRASHED|SKIPPED)\]' "$state/kunit.txt" | sed 's/^/    /' || true
+	printf '    %d passed, %d failed, %d skipped: KUnit\n' "$p" "$f" "$s"
+	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+	[ $((p + f)) -gt 0 ] || wrong "no KUnit test ran"
+}
+
+# run_pair NAME TITLE NAME TITLE: what was started is waited for, and reported in
+# the order of the arguments.
+wait_and_report() {
+	local began=$SECONDS shown=0 name line=''
+	while [ -n "$(jobs -r)" ]; do
+		sleep 1
+		line=
+		for name in "${running[@]}"; do
+			[ -e "$state/$name.rc" ] ||
+				line+="$name: $(tr -d '\r' <"$state/$name.out" | tail -n 1 | tr -cd '[:print:]' | cut -c1-50)  "
+		done
+		if [ -t 2 ]; then
+			printf '\r\033[K%.*s' "$(($(tput cols 2>/dev/null || echo 80) - 1))" "[$(mmss $((SECONDS - began)))] $line" >&2
+		elif [ $((SECONDS - began - shown)) -ge 30 ]; then
+			shown=$((SECONDS - began))
+			note "    [$(mmss $shown)] $line"
+		fi
+	done
+	[ ! -t 2 ] || printf '\r\033[K' >&2
+	wait
+}
+
+stock=$OUT/$REL/coda_rs.ko
+main=/opt/coda/guest/main.sh
+
+note "==> Booting $REL with coda_rs, and with the C module as a control"
+running=(test control-c)
+: >"$state/test.out" >"$state/control-c.out"
+boot test --module "$stock" --timeout 1500 -- "$main" test &
+# The C module's own faults leave traces in the log and are no fault of ours.
+boot control-c --module coda --timeout 1500 --no-check -- "$main" control-c &
+wait_and_report
+report test "coda_rs on the stock kernel $REL"
+report control-c "control: the stock kernel's C module under the same tests"
+
+note "==> Booting the debug kernel, and $REL with the disarmed module as a control"
+running=(debug control-disarmed)
+: >"$state/debug.out" >"$state/control-disarmed.out"
+boot debug --kernel debug --module "$OUT/$REL-debug/coda_rs.ko" --extra "$tools/guest/kunit.sh" \
+	--timeout 2400 -- bash -c "bash /opt/coda/kunit.sh && exec $main debug" &
+boot control-disarmed --module "$OUT/$REL-disarmed/coda_rs.ko" --timeout 1500 -- "$main" control-disarmed &
+wait_and_report
+report control-disarmed "control: coda_rs with the page_mkwrite wrapper disarmed, stock kernel"
+report debug "coda_rs on the debug kernel (KUnit, KASAN, lockdep, kmemleak)"
+
+echo
+if [ "$skipped" -gt 0 ]; then
+	echo "$passed passed, $failed failed, $skipped skipped"
+else
+	echo "$passed passed, $failed failed"
+fi
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
