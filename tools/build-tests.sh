@@ -5,20 +5,7 @@
 load_facts
 [ -f "$TOP/tests/Makefile" ] || die "there is no tests/Makefile."
 to=$OUT/tests/$DIST
-mkdir -p "$CACHE/cargo/home" "$CACHE/cargo/target"
-lock=$TOP/tests/Cargo.lock
-fetched=$CACHE/cargo/fetched
-locked=()
-key=none
-if [ -f "$lock" ]; then
-	locked=(--locked)
-	key=$(hash_of "$lock")
-fi
-if ! fresh "$fetched" "$key"; then
-	step "$CACHE/log/fetch.log" "Fetching the crates of tests/" \
-		in_root cargo fetch --manifest-path tests/Cargo.toml "${locked[@]}"
-	put_stamp "$fetched" "$(hash_of "$lock")"
-fi
+fetch_crates
 rm -rf "$to"
 mkdir -p "$to"
 step "$CACHE/log/tests.log" "Building tests/" \

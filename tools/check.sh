@@ -6,6 +6,7 @@ tools=$TOP/tools
 bash "$tools/prepare.sh"
 load_facts
 cd "$TOP"
+export TERM=dumb CARGO_TERM_COLOR=never
 failures=0
 logs=$OUT/logs/$DIST
 mkdir -p "$logs"
@@ -82,7 +83,7 @@ shell_lint() {
 				esac
 			done
 	)
-	in_root shellcheck -x "${sh[@]}"
+	in_root shellcheck "${sh[@]}"
 }
 
 # Coda's logic is safe Rust; what is unsafe is in vfs/.
@@ -93,8 +94,13 @@ unsafe_gate() {
 			echo "$f: does not say #![deny(unsafe_code)]"
 			bad=1
 		fi
-		# allow(unsafe_code) would undo it; comments are not code.
-		if sed 's,//.*,,' "$f" | grep -nE '\bunsafe\b|allow\([^)]*unsafe_code'; then
+		# allow(unsafe_code) would undo it, but for vfs/; comments are not code.
+		if sed 's,//.*,,' "$f" | awk '
+			/allow\([^)]*unsafe_code/ { held = NR ": " $0; next }
+			held != "" && /^(pub(\([a-z]+\))? )?mod vfs;/ { held = ""; next }
+			held != "" { print held; held = ""; bad = 1 }
+			/(^|[^a-z_])unsafe([^a-z_]|$)/ { print NR ": " $0; bad = 1 }
+			END { if (held != "") { print held; bad = 1 } exit !bad }'; then
 			echo "$f: unsafe outside of vfs/"
 			bad=1
 		fi
@@ -129,9 +135,8 @@ try "vfs knows nothing of Coda" vfs_gate
 try "no registry hosts, no paths of a machine" names_gate
 try "shellcheck" shell_lint
 if [ -f tests/Cargo.toml ]; then
+	fetch_crates
 	try "rustfmt: tests" tests_fmt
-	# Fetches the crates at the first time.
-	try "build: tests" bash "$tools/build-tests.sh"
 	try "clippy: tests" tests_clippy
 fi
 

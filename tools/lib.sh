@@ -16,11 +16,10 @@ set -euo pipefail
 export LC_ALL=C.UTF-8
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+# shellcheck disable=SC2034 # used by those who source this
 OUT=$TOP/out
 DIST=${DIST:-trixie-backports}
 JOBS=${JOBS:-$(nproc)}
-
-START_SECONDS=$SECONDS
 
 die() {
 	printf 'coda_rs: %s\n' "$*" >&2
@@ -160,7 +159,7 @@ in_root() {
 		shift
 	fi
 	[ "$(id -u)" -eq 0 ] || env+=(--unshare-user --uid 0 --gid 0)
-	for v in $(compgen -e | grep -E '^(https?_proxy|no_proxy|HTTPS?_PROXY|NO_PROXY|SSL_CERT_FILE|CARGO_(HTTP|NET|SOURCE|REGISTR)[A-Z_]*|TERM|CI|CODA_RS_[A-Z_]*)$'); do
+	for v in $(compgen -e | grep -E '^(https?_proxy|no_proxy|HTTPS?_PROXY|NO_PROXY|SSL_CERT_FILE|CARGO_(HTTP|NET|SOURCE|REGISTR|TERM)[A-Z_]*|TERM|CI|CODA_RS_[A-Z_]*)$'); do
 		env+=(--setenv "$v" "${!v}")
 	done
 	if [ -n "${SSL_CERT_FILE:-}" ]; then
@@ -187,6 +186,20 @@ load_facts() {
 	KBUILD_DIR=$IN_CACHE/kernel/$REL/build
 	KMAKE=(make "CC=gcc-$GCC" "HOSTCC=gcc-$GCC" "LOCALVERSION=$LOCALVERSION")
 	export KSRC KBUILD_DIR KMAKE
+}
+
+# The crates of tests/, when Cargo.lock names others than the last time.
+fetch_crates() {
+	local lock=$TOP/tests/Cargo.lock locked=() key=none
+	if [ -f "$lock" ]; then
+		locked=(--locked)
+		key=$(hash_of "$lock")
+	fi
+	if ! fresh "$CACHE/cargo/fetched" "$key"; then
+		step "$CACHE/log/fetch.log" "Fetching the crates of tests/" \
+			in_root cargo fetch --manifest-path tests/Cargo.toml "${locked[@]}"
+		put_stamp "$CACHE/cargo/fetched" "$(hash_of "$lock")"
+	fi
 }
 
 # One preparation of a DIST at a time; a second one waits for the first.

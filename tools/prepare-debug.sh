@@ -13,7 +13,6 @@ build() {
 	local build=$IN_CACHE/debug/build wanted
 	cp "$TOP/tools/debug.config" "$CACHE/debug/fragment"
 	in_root make LLVM=1 -C "$KSRC" "O=$build" tinyconfig
-	# shellcheck disable=SC2016 # expanded in there
 	in_root bash -c 'cd "$2" && "$1/scripts/kconfig/merge_config.sh" -m -O "$2" .config "$3"' \
 		bash "$KSRC" "$build" "$IN_CACHE/debug/fragment"
 	in_root make LLVM=1 -C "$KSRC" "O=$build" olddefconfig

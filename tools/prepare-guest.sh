@@ -34,7 +34,6 @@ make_root() {
 		--customize-hook="echo coda-guest >\"\$1/etc/hostname\"; : >\"\$1/etc/fstab\"" \
 		"$BASE" "$dir.new/root.tar"
 	# Not compressed: the host's page cache is faster than an emulated CPU.
-	# shellcheck disable=SC2016 # expanded in there
 	in_root sh -c 'mksquashfs - "$1" -tar -noappend -no-progress -noI -noD -noF -noX <"$2"' \
 		sh "$IN_CACHE/guest/$REL.new/root.squashfs" "$IN_CACHE/guest/$REL.new/root.tar"
 	rm "$dir.new/root.tar"
@@ -47,7 +46,6 @@ make_first_stage() {
 	cp "$TOP/tools/guest/first-stage" "$stage/init"
 	chmod 755 "$stage/init"
 	# busybox cannot read a compressed module.
-	# shellcheck disable=SC2016 # expanded in there
 	in_root bash -euo pipefail -c '
 		image=$1 rel=$2 to=$3
 		shift 3
@@ -67,7 +65,6 @@ make_first_stage() {
 		done' \
 		bash "$IN_CACHE/kernel/$REL/image" "$REL" "$IN_CACHE/guest/$REL.new/stage/modules/$REL" \
 		"${first_modules[@]}"
-	# shellcheck disable=SC2016 # expanded in there
 	in_root sh -c 'cd "$1" && find . | cpio -o -H newc -R 0:0 --quiet >"$2"' \
 		sh "$IN_CACHE/guest/$REL.new/stage" "$IN_CACHE/guest/$REL.new/first.cpio"
 	rm -rf "$stage"

@@ -51,7 +51,6 @@ prepare_build() {
 	in_root cp "$headers/.config" "$headers/Module.symvers" "$KBUILD_DIR/"
 	in_root "${KMAKE[@]}" -C "$KSRC" "O=$KBUILD_DIR" olddefconfig
 	# The compiler's name may be spelt otherwise; nothing else may differ.
-	# shellcheck disable=SC2016 # expanded in there
 	in_root bash -c 'diff <(grep -v "^CONFIG_CC_VERSION_TEXT=" "$1") <(grep -v "^CONFIG_CC_VERSION_TEXT=" "$2")' \
 		bash "$headers/.config" "$KBUILD_DIR/.config" || {
 		echo "the configuration is not the stock kernel's with these compilers"

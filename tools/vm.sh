@@ -63,20 +63,20 @@ cleanup() {
 trap cleanup EXIT
 
 # The payload, as one more layer over the guest's root.
-opt=$run/payload/opt/coda
-mkdir -p "$opt"
+stage=$run/payload/opt/coda
+mkdir -p "$stage"
 for d in "${payloads[@]}"; do
-	cp -a "$d/." "$opt/"
+	cp -a "$d/." "$stage/"
 done
 coda_module=$module
 if [ -n "$module" ] && [ "$module" != coda ]; then
-	cp "$module" "$opt/"
+	cp "$module" "$stage/"
 	coda_module=/opt/coda/${module##*/}
 fi
 for f in "${extras[@]}"; do
-	cp "$f" "$opt/"
+	cp "$f" "$stage/"
 done
-install -m 755 "$TOP/tools/guest/init" "$opt/init"
+install -m 755 "$TOP/tools/guest/init" "$stage/init"
 {
 	printf 'export CODA_MODULE=%q\n' "$coda_module"
 	printf 'export CODA_KERNEL=%q\n' "$kernel"
@@ -88,13 +88,12 @@ install -m 755 "$TOP/tools/guest/init" "$opt/init"
 	for e in "${envs[@]}"; do
 		printf 'export %s=%q\n' "${e%%=*}" "${e#*=}"
 	done
-} >"$opt/boot.env"
-printf 'cd /opt/coda\nexec' >"$opt/command.sh"
-printf ' %q' "$@" >>"$opt/command.sh"
-echo >>"$opt/command.sh"
+} >"$stage/boot.env"
+printf 'cd /opt/coda\nexec' >"$stage/command.sh"
+printf ' %q' "$@" >>"$stage/command.sh"
+echo >>"$stage/command.sh"
 
 # Fresh container file systems each time; made here, where it is fast.
-# shellcheck disable=SC2016 # expanded in there
 in_root sh -e -c '
 	mksquashfs "$1/payload" "$1/payload.squashfs" -noappend -no-progress -all-root -noI -noD -noF -noX
 	for fs in ext4 xfs btrfs; do truncate -s 512M "$1/$fs.img"; done
@@ -130,12 +129,13 @@ inside() {
 }
 accel=$(bash "$TOP/tools/accel.sh")
 accel_args=(-accel "$accel")
-[ "$accel" = kvm ] || accel_args=(-accel tcg,thread=multi,tb-size=512)
+[ "$accel" = kvm ] || accel_args=(-accel "tcg,thread=multi,tb-size=512")
 
 drive() {
 	qemu+=(-drive "if=none,id=$1,file=$2,format=raw,cache=unsafe,discard=unmap,$3"
 		-device "virtio-blk-pci,drive=$1,serial=$1")
 }
+# shellcheck disable=SC2054 # the commas are QEMU's
 qemu=(
 	qemu-system-x86_64 -nodefaults -no-user-config -nographic -no-reboot
 	-machine q35 "${accel_args[@]}" -cpu "$cpu" -smp "$cpus" -m "$mem"
