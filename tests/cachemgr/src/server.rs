@@ -330,7 +330,8 @@ impl Server {
             Some(result) => Ok((result as u32, Reply::plain())),
             None => self.execute(op, job).map(|reply| (0, reply)),
         };
-        let opened = op == Opcode::OPEN_BY_FD && matches!(&done, Ok((0, r)) if r.container.is_some());
+        let opened =
+            op == Opcode::OPEN_BY_FD && matches!(&done, Ok((0, r)) if r.container.is_some());
         let (result, mut reply) = match done {
             Ok(done) => done,
             // Somebody was told, not asked.
@@ -362,7 +363,11 @@ impl Server {
         }
         self.trace.line("out", &name, unique, fields);
 
-        let times = if effect.is_some_and(|e| e.twice) { 2 } else { 1 };
+        let times = if effect.is_some_and(|e| e.twice) {
+            2
+        } else {
+            1
+        };
         for time in 0..times {
             let sent = self.device.write(&reply.bytes);
             if sent != Ok(reply.bytes.len()) {
@@ -611,7 +616,11 @@ fn spoil(bytes: &mut Vec<u8>, effect: &Effect) {
         put(bytes, std::mem::offset_of!(OpenByFdOut, fd), fd.as_bytes());
     }
     for (at, digits) in &effect.patch {
-        put(bytes, *at, &crate::control::unhex(digits).unwrap_or_default());
+        put(
+            bytes,
+            *at,
+            &crate::control::unhex(digits).unwrap_or_default(),
+        );
     }
     if let Some(size) = effect.pad_to.filter(|&size| size > bytes.len()) {
         bytes.resize(size, 0xa5);

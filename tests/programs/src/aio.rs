@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One asynchronous operation, by both of the kernel's interfaces.
+
+use crate::sys::check;
+use io_uring::{IoUring, opcode, squeue, types};
+use ktest::{Context, Result, ensure};
+use nix::errno::Errno;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// One pwrite by io_submit(2); gives what io_getevents(2) said.
+pub fn write(fd: &OwnedFd, bytes: &[u8], offset: i64) -> Result<i64> {
+    const IOCB_CMD_PWRITE: u16 = 1;
+    let mut context: libc::c_ulong = 0;
+    // SAFETY: the kernel stores a handle there.
+    check(unsafe { libc::syscall(libc::SYS_io_setup, 1, &mut context) }).context("io_setup")?;
+    // SAFETY: all zeroes is how such a structure begins.
+    let mut iocb: libc::iocb = unsafe { std::mem::zeroed() };
+    iocb.aio_lio_opcode = IOCB_CMD_PWRITE;
+    iocb.aio_fildes = fd.as_raw_fd() as u32;
+    iocb.aio_buf = bytes.as_ptr() as u64;
+    iocb.aio_nbytes = bytes.len() as u64;
+    iocb.aio_offset = offset;
+    let list = [&raw mut iocb];
+    // SAFETY: iocb and the bytes live until the event has come.
+    let n = check(unsafe { libc::syscall(libc::SYS_io_submit, context, 1, list.as_ptr()) })
+        .context("io_submit")?;
+    ensure!(n == 1, "io_submit took {n}");
+    // struct io_event: data, obj, res, res2.
+    let mut event = [0i64; 4];
+    // SAFETY: there is room for the one event that is asked for.
+    let n = check(unsafe {
+        libc::syscall(
+            libc::SYS_io_getevents,
+            context,
+            1,
+            1,
+            event.as_mut_ptr(),
+            std::ptr::null::<libc::timespec>(),
+        )
+    })
+    .context("io_getevents")?;
+    ensure!(n == 1, "io_getevents gave {n}");
+    // SAFETY: the handle is what io_setup gave.
+    check(unsafe { libc::syscall(libc::SYS_io_destroy, context) }).context("io_destroy")?;
+    Ok(event[2])
+}
+
+/// Runs one entry through an io_uring of its own; `None` where the kernel has
+/// none to offer.
+fn uring(entry: &squeue::Entry) -> Result<Option<i32>> {
+    let mut ring = match IoUring::new(2) {
+        Ok(ring) => ring,
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => return Ok(None),
+        Err(e) => return Err(e).context("io_uring_setup"),
+    };
+    // SAFETY: what the entry points to outlives the wait below.
+    unsafe { ring.submission().push(entry) }.context("the queue is full")?;
+    ring.submit_and_wait(1).context("io_uring_enter")?;
+    let done = ring.completion().next().context("no completion")?;
+    Ok(Some(done.result()))
+}
+
+fn result(n: Option<i32>) -> Result<Option<Result<usize, Errno>>> {
+    Ok(n.map(|n| match n {
+        n if n < 0 => Err(Errno::from_raw(-n)),
+        n => Ok(n as usize),
+    }))
+}
+
+/// One pwrite by io_uring.
+pub fn uring_write(
+    fd: &OwnedFd,
+    bytes: &[u8],
+    offset: u64,
+) -> Result<Option<Result<usize, Errno>>> {
+    let write = opcode::Write::new(
+        types::Fd(fd.as_raw_fd()),
+        bytes.as_ptr(),
+        bytes.len() as u32,
+    );
+    result(uring(&write.offset(offset).build())?)
+}
+
+/// One pread by io_uring.
+pub fn uring_read(
+    fd: &OwnedFd,
+    bytes: &mut [u8],
+    offset: u64,
+) -> Result<Option<Result<usize, Errno>>> {
+    let read = opcode::Read::new(
+        types::Fd(fd.as_raw_fd()),
+        bytes.as_mut_ptr(),
+        bytes.len() as u32,
+    );
+    result(uring(&read.offset(offset).build())?)
+}
+
+/// One fallocate by io_uring.
+pub fn uring_fallocate(fd: &OwnedFd, len: u64) -> Result<Option<Result<usize, Errno>>> {
+    result(uring(
+        &opcode::Fallocate::new(types::Fd(fd.as_raw_fd()), len).build(),
+    )?)
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Containers on file systems with something special about them: no space
+//! left, or huge pages.
+
+use crate::case::{CloseCase as C, RW_CLEAN, RW_DIRTY, T, Verdict};
+use coda_selftests::containers::{self, Small};
+use coda_selftests::map::{Map, PAGE};
+use coda_selftests::sys::{self, child};
+use ktest::{Group, Result, Spec, bail, ensure, ensure_eq};
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::sys::uio;
+use std::fs;
+
+/// A sparse file on a full file system.
+fn on_full(t: &T<'_>, act: impl FnOnce(&T<'_>) -> Result<()>) -> Result<()> {
+    t.make(b"")?;
+    fs::OpenOptions::new()
+        .write(true)
+        .open(&t.container)?
+        .set_len(64 * PAGE as u64)?;
+    let filler = containers::fill(&t.ctx.fixture().root)?;
+    let done = act(t);
+    fs::remove_file(filler)?;
+    done
+}
+
+fn full_cases() -> Vec<C> {
+    use Verdict::{Clean, Modified};
+    vec![
+        C::new(
+            "write_enospc",
+            Clean,
+            "write(2) to a full file system",
+            |t| {
+                on_full(t, |t| {
+                    let fd = t.rw()?;
+                    let n = uio::pwrite(&fd, &[b'x'; 8 * PAGE], 8 * PAGE as i64);
+                    ensure_eq!(n, Err(Errno::ENOSPC));
+                    sys::close(fd)?;
+                    t.expect(&[RW_CLEAN])
+                })
+            },
+        ),
+        C::new(
+            "map_enospc",
+            Clean,
+            "a store that finds no space: SIGBUS",
+            |t| {
+                on_full(t, |t| {
+                    let fd = t.rw()?;
+                    let map = Map::shared(&fd, 64 * PAGE)?;
+                    child(|_| {
+                        map.store(32 * PAGE, b'm');
+                        bail!("the store went through")
+                    })?
+                    .die_of(Signal::SIGBUS)?;
+                    drop(map);
+                    sys::close(fd)?;
+                    t.expect(&[RW_CLEAN])
+                })
+            },
+        ),
+        C::new(
+            "write_then_enospc",
+            Modified,
+            "write(2) until the file system is full",
+            |t| {
+                t.make(b"")?;
+                let fd = t.rw()?;
+                let block = [b'x'; 1 << 16];
+                while nix::unistd::write(&fd, &block).is_ok() {}
+                ensure!(!t.contents()?.is_empty(), "nothing was written");
+                nix::unistd::unlink(&t.path)?;
+                sys::close(fd)?;
+                t.expect(&[RW_DIRTY])
+            },
+        ),
+    ]
+}
+
+fn huge_cases() -> Vec<C> {
+    use Verdict::{Clean, Modified};
+    const HUGE: usize = 2 << 20;
+    vec![
+        C::new(
+            "map_huge_store",
+            Modified,
+            "a store to a huge page of tmpfs",
+            |t| {
+                t.make(&vec![b'o'; 2 * HUGE])?;
+                let fd = t.rw()?;
+                let map = Map::shared(&fd, 2 * HUGE)?;
+                ensure_eq!(map.load(HUGE), b'o');
+                map.store(HUGE + 5, b'h');
+                drop(map);
+                sys::close(fd)?;
+                ensure_eq!(t.contents()?[HUGE + 5], b'h');
+                t.expect(&[RW_DIRTY])
+            },
+        )
+        .mmap_store(),
+        C::new(
+            "map_huge_fresh_store",
+            Modified,
+            "a first store to a huge page that is not there yet",
+            |t| {
+                t.make(b"")?;
+                fs::OpenOptions::new()
+                    .write(true)
+                    .open(&t.container)?
+                    .set_len(2 * HUGE as u64)?;
+                let fd = t.rw()?;
+                let map = Map::shared(&fd, 2 * HUGE)?;
+                map.store(HUGE, b'h');
+                drop(map);
+                sys::close(fd)?;
+                t.expect(&[RW_DIRTY])
+            },
+        )
+        .mmap_store(),
+        C::new(
+            "map_huge_read",
+            Clean,
+            "loads from huge pages of tmpfs",
+            |t| {
+                t.make(&vec![b'o'; 2 * HUGE])?;
+                let fd = t.rw()?;
+                let map = Map::shared(&fd, 2 * HUGE)?;
+                ensure_eq!(map.load(HUGE), b'o');
+                drop(map);
+                sys::close(fd)?;
+                t.expect(&[RW_CLEAN])
+            },
+        ),
+    ]
+}
+
+/// A group on a file system that had to be made first, or why there is none.
+fn on(name: &str, made: Result<Small>, cases: Vec<C>, mounts: &mut Vec<Small>) -> Group {
+    let cases = cases.into_iter().map(C::build).collect();
+    match made {
+        Ok(small) => {
+            let group = Group::new(name, Spec::on(small.dir()), cases);
+            mounts.push(small);
+            group
+        }
+        Err(e) => Group::new(name, Spec::on("/nonexistent"), cases).skip(Some(format!("{e:#}"))),
+    }
+}
+
+/// All groups, and the mounts that they need.
+pub fn groups() -> (Vec<Group>, Vec<Small>) {
+    let mut mounts = Vec::new();
+    let groups = vec![
+        on(
+            "full-tmpfs",
+            Small::tmpfs("coda-full", "size=1m"),
+            full_cases(),
+            &mut mounts,
+        ),
+        on(
+            "full-ext4",
+            Small::ext4("coda-full-ext4", 2),
+            full_cases(),
+            &mut mounts,
+        ),
+        on(
+            "huge-tmpfs",
+            Small::tmpfs("coda-huge", "size=64m,huge=always"),
+            huge_cases(),
+            &mut mounts,
+        ),
+    ];
+    (groups, mounts)
+}

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The file systems that containers are on.
+
+use ktest::{Context, Result, bail};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Where the guest has one directory for each file system.
+pub fn base() -> PathBuf {
+    std::env::var_os("CODA_CONTAINERS")
+        .unwrap_or_else(|| "/containers".into())
+        .into()
+}
+
+/// The file systems to test on, which `CODA_TEST_FS` may name, and whether all
+/// cases shall be run there or only the most telling ones.
+pub fn to_test() -> Vec<(String, bool)> {
+    match std::env::var("CODA_TEST_FS") {
+        Ok(names) => names
+            .split_whitespace()
+            .map(|n| (n.to_owned(), true))
+            .collect(),
+        Err(_) => [
+            ("tmpfs", true),
+            ("ext4", true),
+            ("xfs", false),
+            ("btrfs", false),
+        ]
+        .map(|(n, all)| (n.to_owned(), all))
+        .to_vec(),
+    }
+}
+
+/// Why a file system cannot be tested on. Those that every guest has are
+/// missed by the tests themselves.
+pub fn missing(name: &str) -> Option<String> {
+    let dir = base().join(name);
+    let needed = matches!(name, "tmpfs" | "ext4");
+    (!needed && !dir.is_dir()).then(|| format!("the guest has no {}", dir.display()))
+}
+
+/// A small file system of our own, unmounted when it is dropped.
+pub struct Small {
+    dir: PathBuf,
+    image: Option<PathBuf>,
+}
+
+fn run(program: &str, args: &[&str]) -> Result<()> {
+    let output = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| program.to_owned())?;
+    if !output.status.success() {
+        bail!(
+            "{program} {}: {}",
+            args.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(())
+}
+
+impl Small {
+    /// A tmpfs with options.
+    pub fn tmpfs(name: &str, options: &str) -> Result<Self> {
+        let dir = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir)?;
+        mount(
+            Some("tmpfs"),
+            &dir,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some(options),
+        )
+        .with_context(|| format!("tmpfs with {options}"))?;
+        Ok(Small { dir, image: None })
+    }
+
+    /// An ext4 of so many megabytes in a file.
+    pub fn ext4(name: &str, megabytes: u64) -> Result<Self> {
+        let dir = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir)?;
+        let image = dir.with_extension("img");
+        std::fs::File::create(&image)?.set_len(megabytes << 20)?;
+        let text = |p: &Path| p.to_string_lossy().into_owned();
+        run("mkfs.ext4", &["-q", "-O", "^has_journal", &text(&image)])?;
+        run("mount", &["-o", "loop", &text(&image), &text(&dir)])?;
+        Ok(Small {
+            dir,
+            image: Some(image),
+        })
+    }
+
+    /// Where it is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = umount2(&self.dir, MntFlags::MNT_DETACH);
+        let _ = std::fs::remove_dir(&self.dir);
+        if let Some(image) = &self.image {
+            let _ = std::fs::remove_file(image);
+        }
+    }
+}
+
+/// Uses up the space of a file system with a file in `dir`.
+pub fn fill(dir: &Path) -> Result<PathBuf> {
+    use std::io::Write;
+    let path = dir.join("filler");
+    let mut file = std::fs::File::create(&path)?;
+    for size in [1 << 16, 4096, 1] {
+        let block = vec![b'f'; size];
+        while file.write_all(&block).is_ok() {}
+    }
+    let _ = file.sync_all();
+    Ok(path)
+}

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# The part of the selftests' Makefile that kselftest's lib.mk knows. cargo has
+# built the programs in OUTPUT by the time this is read.
+
+TEST_GEN_PROGS := modinfo close_report syscalls psdev churn
+TEST_FILES := control-c.list control-disarmed.list
+OVERRIDE_TARGETS := 1
+
+include $(KSRC)/tools/testing/selftests/lib.mk
