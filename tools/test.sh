@@ -92,11 +92,14 @@ report_kunit() {
 	in_root python3 "$KSRC/tools/testing/kunit/kunit.py" parse "$state/kunit.ktap" \
 		>"$OUT/logs/$DIST/kunit.txt" 2>&1 || true
 	sed 's/\x1b\[[0-9;]*m//g' "$OUT/logs/$DIST/kunit.txt" >"$state/kunit.txt"
-	local sum
-	sum=$(grep -E 'Testing complete' "$state/kunit.txt" | tail -n 1 || true)
-	p=$(echo "$sum" | grep -oE 'passed: [0-9]+' | grep -oE '[0-9]+' || echo 0)
-	f=$(echo "$sum" | grep -oE '(failed|crashed|errors): [0-9]+' | grep -oE '[0-9]+' | awk '{ n += $1 } END { print n + 0 }')
-	s=$(echo "$sum" | grep -oE 'skipped: [0-9]+' | grep -oE '[0-9]+' || echo 0)
+	# "Testing complete. Ran N tests: passed: N, failed: N, crashed: N, skipped: N, errors: N"
+	read -r p f s < <(awk '/Testing complete/ { p = f = s = 0
+		gsub(/[,:]/, "")
+		for (i = 1; i < NF; i++) {
+			if ($i == "passed") p = $(i + 1)
+			if ($i == "skipped") s = $(i + 1)
+			if ($i == "failed" || $i == "crashed" || $i == "errors") f += $(i + 1)
+		} } END { print p + 0, f + 0, s + 0 }' "$state/kunit.txt")
 	grep -E '\[(FAILED|ERROR|CRASHED|SKIPPED)\]' "$state/kunit.txt" | sed 's/^/    /' || true
 	printf '    %d passed, %d failed, %d skipped: KUnit\n' "$p" "$f" "$s"
 	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))

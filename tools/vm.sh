@@ -10,6 +10,7 @@
 #   --label NAME     logs go to out/logs/<DIST>/NAME (default: vm)
 #   --timeout S      the watchdog's limit for the whole boot (default: 900)
 #   --mem MB, --cpus N   size of the guest (default: 2048, 2)
+#   --fs "LIST"      container file systems beside tmpfs (default: ext4 xfs btrfs)
 #   --env NAME=VALUE for the command (repeatable)
 #   --tty            the command gets a terminal
 #   --no-check       neither unload the module nor judge the kernel's log
@@ -22,7 +23,7 @@
 . "$(dirname "$0")/lib.sh"
 
 payloads=() extras=() envs=() module='' kernel=stock label=vm timeout=900 mem=2048 cpus=2
-tty='' check=1 ignore='' quiet=''
+tty='' check=1 ignore='' quiet='' fs_list='ext4 xfs btrfs'
 while [ $# -gt 0 ]; do
 	case $1 in
 	--payload) payloads+=("$2"); shift ;;
@@ -33,6 +34,7 @@ while [ $# -gt 0 ]; do
 	--timeout) timeout=$2; shift ;;
 	--mem) mem=$2; shift ;;
 	--cpus) cpus=$2; shift ;;
+	--fs) fs_list=$2; shift ;;
 	--env) envs+=("$2"); shift ;;
 	--ignore) ignore=$2; shift ;;
 	--tty) tty=1 ;;
@@ -96,11 +98,11 @@ echo >>"$stage/command.sh"
 # Fresh container file systems each time; made here, where it is fast.
 in_root sh -e -c '
 	mksquashfs "$1/payload" "$1/payload.squashfs" -noappend -no-progress -all-root -noI -noD -noF -noX
-	for fs in ext4 xfs btrfs; do truncate -s 512M "$1/$fs.img"; done
-	mkfs.ext4 -q "$1/ext4.img"
-	mkfs.xfs -q "$1/xfs.img"
-	mkfs.btrfs -q "$1/btrfs.img"' sh "$run" >"$logs/host.log" 2>&1 ||
-	die "the disks of the guest cannot be made; see $logs/host.log."
+	for fs in $2; do
+		truncate -s 512M "$1/$fs.img"
+		"mkfs.$fs" -q "$1/$fs.img"
+	done' sh "$run" "$fs_list" >"$logs/disks.log" 2>&1 ||
+	die "the disks of the guest cannot be made; see $logs/disks.log."
 
 cpu=max
 append="console=ttyS0,115200 panic=-1 log_buf_len=16M rcupdate.rcu_cpu_stall_timeout=120 mitigations=off"
@@ -149,7 +151,7 @@ qemu=(
 )
 drive root "$(inside "$CACHE/guest/$REL/root.squashfs")" readonly=on
 drive payload "$run/payload.squashfs" readonly=on
-for fs in ext4 xfs btrfs; do
+for fs in $fs_list; do
 	drive "$fs" "$run/$fs.img" readonly=off
 done
 
@@ -159,11 +161,11 @@ if [ -t 0 ]; then
 fi
 rc=0
 if [ -n "$tty" ]; then
-	in_root --dev-bind-try /dev/kvm /dev/kvm -- "${qemu[@]}" 2>>"$logs/host.log" || rc=$?
+	in_root --dev-bind-try /dev/kvm /dev/kvm -- "${qemu[@]}" 2>>"$logs/qemu.log" || rc=$?
 else
 	timeout --foreground -k 5 "$timeout" \
 		bash -c '. "$1"; shift; in_root --dev-bind-try /dev/kvm /dev/kvm -- "$@"' \
-		bash "$TOP/tools/lib.sh" "${qemu[@]}" </dev/null 2>>"$logs/host.log" | tee "$logs/output" || rc=$?
+		bash "$TOP/tools/lib.sh" "${qemu[@]}" </dev/null 2>>"$logs/qemu.log" | tee "$logs/output" || rc=$?
 fi
 
 result=$(tr -d '\r' <"$logs/result" 2>/dev/null | tail -n 1 || true)
@@ -181,5 +183,5 @@ else
 	note "coda_rs: the guest died without a result (QEMU: $rc); the end of its console:"
 fi
 tail -n 40 "$logs/console.log" >&2 || true
-tail -n 5 "$logs/host.log" >&2 || true
+tail -n 5 "$logs/qemu.log" >&2 || true
 exit 71
