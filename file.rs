@@ -1,0 +1,250 @@
+#![deny(unsafe_code)]
+// SPDX-License-Identifier: GPL-2.0
+
+//! Open files: the container, I/O on it, and the close.
+
+use crate::{
+    inode::{comm, Coda},
+    report::{failed_write_modifies, WriteState, Writer},
+    upcall::{Close, Comm},
+    vfs::{
+        file::{access, ReadIo, SpliceRead, SpliceWrite, WriteIo},
+        BackingFile, File, INode,
+    },
+    wire::{cflags, Intent, Message},
+};
+use kernel::{
+    fs::file::flags,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{Atomic, Relaxed},
+        Arc,
+    },
+};
+
+/// The data of an open file.
+pub(crate) struct CodaFile {
+    /// The file that the cache manager keeps the content in.
+    pub(crate) container: BackingFile<OpenState>,
+    /// Whether the cache manager wants to hear of accesses: assumed until it says otherwise.
+    intents: Atomic<i32>,
+}
+
+/// An open that the cache manager knows of.
+///
+/// It hangs on the container: it is dropped when the file is closed and the last mapping is gone,
+/// and that is when the cache manager hears of the close.
+pub(crate) struct OpenState {
+    inode: ARef<INode<Coda>>,
+    comm: Arc<Comm>,
+    /// Taken when it is sent.
+    close: Option<Close>,
+    writer: Option<Writer>,
+    /// The state that modifications are noted in, if the file is open for writing.
+    write: Option<Arc<WriteState>>,
+}
+
+impl OpenState {
+    /// Where to note that the file was modified.
+    pub(crate) fn write_state(&self) -> Option<&WriteState> {
+        self.write.as_deref()
+    }
+
+    fn modify(&self) {
+        if let Some(state) = self.write_state() {
+            state.modify();
+        }
+    }
+}
+
+impl Drop for OpenState {
+    fn drop(&mut self) {
+        if let Some(close) = self.close.take() {
+            let fid = self.inode.data().fid();
+            close.send(&self.comm, &fid, self.writer.take());
+        }
+    }
+}
+
+/// The protocol's flags of an open: as `coda_flags_to_cflags()`, with the exclusive bit gone.
+fn open_flags(file_flags: u32) -> u32 {
+    let mut flags = access_flags(file_flags);
+    if file_flags & flags::O_TRUNC != 0 {
+        flags |= cflags::TRUNC;
+    }
+    if file_flags & flags::O_CREAT != 0 {
+        flags |= cflags::CREAT;
+    }
+    flags
+}
+
+/// The protocol's flags of a close: the VFS has forgotten all but the access mode by then.
+fn access_flags(file_flags: u32) -> u32 {
+    match file_flags & access::O_ACCMODE {
+        access::O_WRONLY => cflags::WRITE,
+        access::O_RDWR => cflags::READ | cflags::WRITE,
+        flags::O_RDONLY => cflags::READ,
+        // 3, for ioctls alone: the C module sends neither bit.
+        _ => 0,
+    }
+}
+
+impl CodaFile {
+    /// Opens the container. As `coda_open()`, but that errors are those of the cache manager.
+    pub(crate) fn open(inode: &INode<Coda>, file: &File<Coda>) -> Result<Self> {
+        let comm = comm(inode);
+        let fid = inode.data().fid();
+        let file_flags = file.flags();
+        let wants_write = file_flags & access::O_ACCMODE != flags::O_RDONLY;
+        // What the close takes is there before the cache manager hears of the open.
+        let close = Close::prepare(&fid, access_flags(file_flags), file.fsuid())?;
+        let write = match inode.data().write_state() {
+            Some(state) if wants_write => Some(state.clone()),
+            _ => None,
+        };
+        let writer = write.clone().map(Writer::new);
+        let host = comm.open(&fid, open_flags(file_flags))?;
+        // From here on, whatever fails, the cache manager gets a close.
+        let state = OpenState {
+            inode: inode.into(),
+            comm: comm.clone(),
+            close: Some(close),
+            writer,
+            write,
+        };
+        if file_flags & flags::O_TRUNC != 0 && !file.created() {
+            // The cache manager may have truncated already; the VFS sends a `setattr` as well.
+            state.modify();
+        }
+        Ok(Self {
+            container: BackingFile::open(file, &host, state)?,
+            intents: Atomic::new(1),
+        })
+    }
+
+    /// Announces an access, unless the cache manager does not want to hear of any.
+    pub(crate) fn intend(
+        &self,
+        file: &File<Coda>,
+        count: usize,
+        position: i64,
+        kind: Intent,
+    ) -> Result {
+        if self.intents.load(Relaxed) == 0 {
+            return Ok(());
+        }
+        let inode = file.inode();
+        match comm(inode).intent(&inode.data().fid(), count, position, kind) {
+            Err(err) if err == EOPNOTSUPP => {
+                self.intents.store(0, Relaxed);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Announces an access, makes it, and says when it is over.
+    fn with_intent<R>(
+        &self,
+        file: &File<Coda>,
+        (count, position): (usize, i64),
+        (before, after): (Intent, Intent),
+        access: impl FnOnce() -> Result<R>,
+    ) -> Result<R> {
+        self.intend(file, count, position, before)?;
+        let result = access();
+        // Nobody waits for an answer to this one.
+        let _ = self.intend(file, count, position, after);
+        result
+    }
+}
+
+/// The data of a file in use.
+pub(crate) fn handle(file: &File<Coda>) -> Result<&CodaFile> {
+    file.handle().ok_or(EBADF)
+}
+
+const READ: (Intent, Intent) = (Intent::Read, Intent::ReadFinish);
+const WRITE: (Intent, Intent) = (Intent::Write, Intent::WriteFinish);
+
+/// As `coda_file_read_iter()`.
+pub(crate) fn read(file: &File<Coda>, io: ReadIo<'_>) -> Result<usize> {
+    let this = handle(file)?;
+    let range = (io.count(), io.position());
+    this.with_intent(file, range, READ, || this.container.read(io))
+}
+
+/// As `coda_file_write_iter()`; what the container takes decides.
+pub(crate) fn write(file: &File<Coda>, io: WriteIo<'_>) -> Result<usize> {
+    let this = handle(file)?;
+    let range = (io.count(), io.position());
+    if io.count() == 0 {
+        return Ok(0);
+    }
+    this.with_intent(file, range, WRITE, || {
+        let _lock = file.inode().lock();
+        this.container.write(io)
+    })
+}
+
+/// A write ended: takes note of it.
+pub(crate) fn write_ended(file: &File<Coda>, result: Result<usize>, sync: bool) {
+    let Some(this) = file.handle() else { return };
+    let modified = match result {
+        Ok(count) => count > 0,
+        Err(err) => failed_write_modifies(err, sync),
+    };
+    if modified {
+        this.container.hooks().modify();
+        let inode = file.inode();
+        inode.set_size(this.container.size());
+        inode.touch();
+    }
+}
+
+/// As `coda_file_splice_read()`.
+pub(crate) fn splice_read(file: &File<Coda>, io: SpliceRead<'_>) -> Result<usize> {
+    let this = handle(file)?;
+    let range = (io.count(), io.position());
+    this.with_intent(file, range, READ, || this.container.splice_read(io))
+}
+
+/// Splices from a pipe; the C module has no such thing.
+pub(crate) fn splice_write(file: &File<Coda>, io: SpliceWrite<'_>) -> Result<usize> {
+    let this = handle(file)?;
+    let range = (io.count(), io.position());
+    this.with_intent(file, range, WRITE, || {
+        let _lock = file.inode().lock();
+        this.container.splice_write(io)
+    })
+}
+
+/// As `coda_fsync()`. The cache manager's handler needs no lock of the inode.
+pub(crate) fn fsync(file: &File<Coda>, datasync: bool) -> Result {
+    handle(file)?.container.fsync(datasync)?;
+    if datasync {
+        return Ok(());
+    }
+    let inode = file.inode();
+    comm(inode).upcall(Message::fsync(&inode.data().fid())?)?;
+    Ok(())
+}
+
+/// Allocates or frees space in the container; the C module has no such thing. The cache manager sees
+/// it at the close, as it sees a write.
+pub(crate) fn fallocate(file: &File<Coda>, mode: i32, offset: i64, len: i64) -> Result {
+    let this = handle(file)?;
+    let count = usize::try_from(len).unwrap_or(usize::MAX);
+    this.with_intent(file, (count, offset), WRITE, || {
+        let inode = file.inode();
+        let _lock = inode.lock();
+        // Tells `OpenState` of a modification, by its hooks.
+        let result = this.container.fallocate(mode, offset, len);
+        if result.is_ok() {
+            inode.set_size(this.container.size());
+            inode.touch();
+        }
+        result
+    })
+}

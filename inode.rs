@@ -1,0 +1,317 @@
+#![deny(unsafe_code)]
+// SPDX-License-Identifier: GPL-2.0
+
+//! The file system type: mounts, attributes, permissions.
+
+use crate::{
+    cnode::{self, Cnode},
+    dir,
+    file::{self, CodaFile},
+    psdev::Psdev,
+    report::WriteState,
+    upcall::Comm,
+    vfs::{
+        file::{DirEmitter, ReadIo, SpliceRead, SpliceWrite, VmArea, WriteIo},
+        fs::StatFs,
+        inode::mode,
+        sb::MountLink,
+        task, Attr, Dentry, File, FileSystem, INode, Name, SuperBlock,
+    },
+    wire::{self, Message},
+};
+use kernel::{
+    fs::File as AnyFile,
+    prelude::*,
+    sync::{aref::ARef, Arc},
+};
+
+/// The Coda file system.
+pub(crate) struct Coda;
+
+/// What a mount has.
+pub(crate) struct Mount {
+    /// The cache manager that serves it.
+    pub(crate) comm: Arc<Comm>,
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        self.comm.end_mount();
+    }
+}
+
+/// Access bits as `inode_operations.permission` gets them, which are those of `CODA_ACCESS`.
+const MAY_EXEC: u32 = 1;
+const MAY_WRITE: u32 = 2;
+const MAY_READ: u32 = 4;
+
+/// The version of the binary mount data.
+const MOUNT_VERSION: i32 = 1;
+
+/// Blocks and files reported where the cache manager has no numbers: like AFS does.
+const FAKE_STATFS: u64 = 9_000_000;
+
+/// The conversation that serves an inode.
+pub(crate) fn comm(inode: &INode<Coda>) -> &Arc<Comm> {
+    &inode.super_block().mount().comm
+}
+
+/// Makes the attributes current, if a downcall said they are not. As `coda_revalidate_inode()`.
+fn revalidate(inode: &INode<Coda>) -> Result {
+    let cnode = inode.data();
+    if cnode.flags() == 0 {
+        return Ok(());
+    }
+    let fid = cnode.fid();
+    let attr = cnode::ask_attr(comm(inode), &fid).map_err(|_| EIO)?;
+    let kind = inode.mode() & mode::S_IFMT;
+    if attr.mode.is_some_and(|new| new & mode::S_IFMT != kind) {
+        // The operations of the inode are those of its type, so this one is lost; a lookup makes
+        // another.
+        pr_warn!("inode {}, fid {} changed type\n", inode.ino(), fid);
+        return Err(EIO);
+    }
+    inode.set_attr(&attr);
+    if cnode.fid() != fid {
+        // It was replaced meanwhile.
+        return Err(EIO);
+    }
+    cnode::flag_children(inode, cnode::FLUSH);
+    cnode.unflag();
+    Ok(())
+}
+
+impl FileSystem for Coda {
+    const NAME: &'static CStr = c"coda";
+    const INODE_CACHE: &'static CStr = c"coda_rs_inode_cache";
+    const MAGIC: u64 = 0x7375_7245;
+    const NAME_MAX: usize = wire::MAXNAMLEN;
+    const FD_OPTION: &'static CStr = c"fd";
+    const BINARY_DATA: usize = 8;
+
+    type Device = Arc<Comm>;
+    type Mount = Mount;
+    type Inode = Cnode;
+    type Handle = CodaFile;
+
+    fn parse_binary(data: &[u8]) -> Result<u32, (Error, &'static CStr)> {
+        let mut data = wire::Decoder::new(data);
+        let malformed = |err| (err, c"the mount data is too short");
+        if data.u32().map_err(malformed)? as i32 != MOUNT_VERSION {
+            return Err((EINVAL, c"the mount data has a version other than 1"));
+        }
+        data.u32().map_err(malformed)
+    }
+
+    fn device(file: &AnyFile) -> Result<Arc<Comm>, (Error, &'static CStr)> {
+        Psdev::comm(file).ok_or((EINVAL, c"the descriptor is not of a Coda device"))
+    }
+
+    fn mount(
+        device: Option<Arc<Comm>>,
+    ) -> Result<(Mount, Arc<MountLink<Self>>), (Error, &'static CStr)> {
+        let comm = device.ok_or((EINVAL, c"no device given, say fd="))?;
+        comm.begin_mount()?;
+        let link = comm.link.clone();
+        Ok((Mount { comm }, link))
+    }
+
+    fn root(sb: &SuperBlock<Self>) -> Result<ARef<INode<Self>>> {
+        let comm = &sb.mount().comm;
+        let fid = comm.upcall(Message::root()?)?.body().fid()?;
+        let root = cnode::make(sb, &fid)?;
+        if !root.is_dir() {
+            pr_warn!("root {fid} is not a directory\n");
+            return Err(ENOTDIR);
+        }
+        pr_info!("mounted, root is {fid}\n");
+        Ok(root)
+    }
+
+    fn statfs(sb: &SuperBlock<Self>) -> Result<StatFs> {
+        let ask = || -> Result<[u64; 5]> {
+            let reply = sb.mount().comm.upcall(Message::statfs()?)?;
+            let mut body = reply.body();
+            let mut numbers = [0; 5];
+            for number in &mut numbers {
+                // They are signed on the wire, and a negative one means nothing.
+                *number = (body.u32()? as i32).max(0) as u64;
+            }
+            Ok(numbers)
+        };
+        let [blocks, blocks_free, blocks_available, files, files_free] =
+            ask().unwrap_or([FAKE_STATFS; 5]);
+        Ok(StatFs {
+            blocks,
+            blocks_free,
+            blocks_available,
+            files,
+            files_free,
+        })
+    }
+
+    fn new_inode_data() -> impl PinInit<Cnode> {
+        Cnode::new()
+    }
+
+    fn permission(inode: &INode<Self>, mask: u32, rcu: bool) -> Result {
+        let mask = mask & (MAY_READ | MAY_WRITE | MAY_EXEC);
+        if mask == 0 {
+            return Ok(());
+        }
+        if mask & MAY_EXEC != 0 && !inode.execute_ok() {
+            return Err(EACCES);
+        }
+        let (cnode, comm, uid) = (inode.data(), comm(inode), task::fsuid());
+        // Before asking: what is answered is of this generation or older.
+        let epoch = comm.epoch();
+        if cnode.is_permitted(uid, mask, epoch) {
+            return Ok(());
+        }
+        if rcu {
+            return Err(ECHILD);
+        }
+        comm.upcall(Message::access(&cnode.fid(), mask)?)?;
+        cnode.permit(uid, mask, epoch);
+        Ok(())
+    }
+
+    fn getattr(inode: &INode<Self>) -> Result {
+        revalidate(inode)
+    }
+
+    fn setattr(inode: &INode<Self>, attr: &Attr) -> Result {
+        let cnode = inode.data();
+        inode.touch_ctime();
+        // The cache manager truncates the container.
+        let truncation = match (attr.size, cnode.write_state()) {
+            (Some(_), Some(state)) => Some(WriteState::truncate(state)?),
+            _ => None,
+        };
+        comm(inode).upcall(Message::setattr(&cnode.fid(), attr)?)?;
+        if let Some(truncation) = truncation {
+            truncation.done();
+        }
+        let attr = Attr {
+            // The type is the inode's own.
+            mode: attr
+                .mode
+                .map(|new| (new & !mode::S_IFMT) | (inode.mode() & mode::S_IFMT)),
+            ..*attr
+        };
+        inode.set_attr(&attr);
+        cnode.forget_permissions();
+        Ok(())
+    }
+
+    fn revalidate(dentry: &Dentry<Self>, rcu: bool) -> Result<bool> {
+        let Some(inode) = dentry.inode() else {
+            return Ok(true);
+        };
+        let cnode = inode.data();
+        let flags = cnode.flags();
+        if flags & (cnode::PURGE | cnode::FLUSH) == 0 || dentry.is_root() {
+            return Ok(true);
+        }
+        if rcu {
+            return Err(ECHILD);
+        }
+        dentry.shrink_children();
+        if flags & cnode::FLUSH != 0 {
+            cnode::flag_children(inode, cnode::FLUSH);
+        }
+        if dentry.count() > 1 {
+            // Somebody uses it: it stays, and so do the flags.
+            return Ok(true);
+        }
+        cnode.unflag();
+        Ok(false)
+    }
+
+    fn forget(inode: &INode<Self>) -> bool {
+        inode.data().flags() & cnode::PURGE != 0
+    }
+
+    fn lookup(dir: &INode<Self>, name: Name<'_>) -> Result<Option<ARef<INode<Self>>>> {
+        dir::lookup(dir, name)
+    }
+
+    fn create(dir: &INode<Self>, name: Name<'_>, mode: u32) -> Result<ARef<INode<Self>>> {
+        dir::create(dir, name, mode)
+    }
+
+    fn mkdir(dir: &INode<Self>, name: Name<'_>, mode: u32) -> Result<ARef<INode<Self>>> {
+        dir::mkdir(dir, name, mode)
+    }
+
+    fn link(inode: &INode<Self>, dir: &INode<Self>, name: Name<'_>) -> Result {
+        dir::link(inode, dir, name)
+    }
+
+    fn symlink(dir: &INode<Self>, name: Name<'_>, target: &CStr) -> Result {
+        dir::symlink(dir, name, target.to_bytes())
+    }
+
+    fn unlink(dir: &INode<Self>, name: Name<'_>, inode: &INode<Self>) -> Result {
+        dir::unlink(dir, name, inode)
+    }
+
+    fn rmdir(dir: &INode<Self>, name: Name<'_>, inode: &INode<Self>) -> Result {
+        dir::rmdir(dir, name, inode)
+    }
+
+    fn rename(
+        old_dir: &INode<Self>,
+        old_name: Name<'_>,
+        new_dir: &INode<Self>,
+        new_name: Name<'_>,
+        inode: &INode<Self>,
+        replaced: Option<&INode<Self>>,
+    ) -> Result {
+        dir::rename(old_dir, old_name, new_dir, new_name, inode, replaced)
+    }
+
+    fn readlink(inode: &INode<Self>, buffer: &mut [u8]) -> Result<usize> {
+        dir::readlink(inode, buffer)
+    }
+
+    fn open(inode: &INode<Self>, file: &File<Self>) -> Result<CodaFile> {
+        CodaFile::open(inode, file)
+    }
+
+    fn read(file: &File<Self>, io: ReadIo<'_>) -> Result<usize> {
+        file::read(file, io)
+    }
+
+    fn write(file: &File<Self>, io: WriteIo<'_>) -> Result<usize> {
+        file::write(file, io)
+    }
+
+    fn write_ended(file: &File<Self>, result: Result<usize>, sync: bool) {
+        file::write_ended(file, result, sync);
+    }
+
+    fn splice_read(file: &File<Self>, io: SpliceRead<'_>) -> Result<usize> {
+        file::splice_read(file, io)
+    }
+
+    fn splice_write(file: &File<Self>, io: SpliceWrite<'_>) -> Result<usize> {
+        file::splice_write(file, io)
+    }
+
+    fn mmap(file: &File<Self>, area: VmArea<'_>) -> Result {
+        crate::mmap::coda_file_mmap(file, area)
+    }
+
+    fn fsync(file: &File<Self>, datasync: bool) -> Result {
+        file::fsync(file, datasync)
+    }
+
+    fn fallocate(file: &File<Self>, mode: i32, offset: i64, len: i64) -> Result {
+        file::fallocate(file, mode, offset, len)
+    }
+
+    fn readdir(file: &File<Self>, emitter: &mut DirEmitter<'_>) -> Result {
+        dir::readdir(file, emitter)
+    }
+}

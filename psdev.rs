@@ -1,0 +1,135 @@
+#![deny(unsafe_code)]
+// SPDX-License-Identifier: GPL-2.0
+
+//! The device a cache manager talks through: `/dev/cfs0` to `/dev/cfs4`.
+
+use crate::{
+    downcall,
+    upcall::Comm,
+    vfs::{
+        chrdev::{CharDevice, Ready},
+        file::is_nonblocking,
+        task,
+    },
+    wire::{self, Decoder},
+};
+use kernel::{
+    alloc::KVVec,
+    fs::File,
+    ioctl::_IOWR,
+    new_mutex,
+    prelude::*,
+    sync::{poll::PollTable, Arc, ArcBorrow, Mutex},
+    uaccess::{UserPtr, UserSlice, UserSliceReader, UserSliceWriter},
+};
+
+/// How many devices there are.
+const DEVICES: usize = 5;
+
+/// Answers the protocol version; the argument is a pointer to where an `int` goes, though the number
+/// says `size_t`.
+const CIOC_KERNEL_VERSION: u32 = _IOWR::<usize>('c' as u32, 10);
+
+/// The devices, with the conversation of each that is open.
+#[pin_data]
+pub(crate) struct Psdev {
+    #[pin]
+    open: Mutex<[Option<Arc<Comm>>; DEVICES]>,
+}
+
+impl Psdev {
+    /// Devices that nobody has open.
+    pub(crate) fn new() -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            open <- new_mutex!([const { None }; DEVICES], "Psdev::open"),
+        })
+    }
+
+    /// The conversation of the device that `file` is, if it is one.
+    pub(crate) fn comm(file: &File) -> Option<Arc<Comm>> {
+        crate::vfs::chrdev::Registration::<Psdev>::of_file(file)
+    }
+}
+
+impl CharDevice for Psdev {
+    const MAJOR: u32 = 67;
+    const MINORS: u32 = DEVICES as u32;
+    const NAME: &'static CStr = c"coda";
+    const NODE: &'static CStr = c"cfs";
+    type Open = Comm;
+
+    fn open(&self, minor: u32) -> Result<Arc<Comm>> {
+        // Pids and uids in messages are those of the initial namespaces.
+        if !task::in_init_namespaces() {
+            return Err(EINVAL);
+        }
+        let comm = Comm::new()?;
+        let mut open = self.open.lock();
+        let slot = open.get_mut(minor as usize).ok_or(ENODEV)?;
+        if slot.is_some() {
+            return Err(EBUSY);
+        }
+        *slot = Some(comm.clone());
+        Ok(comm)
+    }
+
+    fn release(&self, comm: Arc<Comm>) {
+        comm.hang_up();
+        let mut open = self.open.lock();
+        for slot in open.iter_mut() {
+            if slot.as_ref().is_some_and(|other| Arc::ptr_eq(other, &comm)) {
+                *slot = None;
+            }
+        }
+    }
+
+    fn read(comm: ArcBorrow<'_, Comm>, file: &File, mut to: UserSliceWriter) -> Result<usize> {
+        if to.is_empty() {
+            return Ok(0);
+        }
+        let taken = comm.take(to.len(), is_nonblocking(file))?;
+        let len = taken.bytes().len();
+        if let Err(err) = to.write_slice(taken.bytes()) {
+            comm.put_back(taken);
+            return Err(err);
+        }
+        Ok(len)
+    }
+
+    fn write(comm: ArcBorrow<'_, Comm>, mut from: UserSliceReader) -> Result<usize> {
+        let sent = from.len();
+        if sent < wire::OUT_SHORTEST {
+            return Err(EINVAL);
+        }
+        let mut buf: KVVec<u8> = KVVec::new();
+        buf.resize(sent.min(wire::OUT_LONGEST), 0, GFP_KERNEL)?;
+        from.read_slice(&mut buf)?;
+        let header = Decoder::new(&buf).header()?;
+        if wire::is_downcall(header.opcode) {
+            downcall::handle(&comm, header.opcode, &buf)?;
+            return Ok(sent);
+        }
+        comm.reply(header, buf, sent)
+    }
+
+    fn poll(comm: ArcBorrow<'_, Comm>, file: &File, table: PollTable<'_>) -> Ready {
+        table.register_wait(file, &comm.readable);
+        Ready {
+            read: comm.has_pending(),
+            write: true,
+        }
+    }
+
+    fn ioctl(_comm: ArcBorrow<'_, Comm>, cmd: u32, arg: usize) -> Result<isize> {
+        match cmd {
+            CIOC_KERNEL_VERSION => {
+                let to = UserPtr::from_addr(arg);
+                UserSlice::new(to, core::mem::size_of::<u32>())
+                    .writer()
+                    .write(&wire::KERNEL_VERSION)?;
+                Ok(0)
+            }
+            _ => Err(ENOTTY),
+        }
+    }
+}

@@ -1,0 +1,626 @@
+#![deny(unsafe_code)]
+// SPDX-License-Identifier: GPL-2.0
+
+//! The conversation with a cache manager: upcalls, their replies, and waiting for them.
+//!
+//! There is one [`Comm`] for every time the device is opened. It ends when the device is closed: a
+//! mount that used it is dead from then on, with `ENXIO` for whoever asks it something new.
+//!
+//! # Who owns a request
+//!
+//! A [`Request`] is reference counted. The thread that waits has a reference, and so has the queue
+//! or table that the request is in. What the waiter finds in it in the end is put there under the
+//! lock of the `Comm`, and the one who takes the request out of its queue or table, under that lock,
+//! is the one who decides how it ended: the cache manager by a reply, the waiter by giving up, or
+//! the device by being closed. Nothing else frees a request or touches it after that. The `Comm`'s
+//! lock is never held across a copy from or to user space.
+//!
+//! # A close is special
+//!
+//! A close must reach the cache manager once and only once, even if the one who closes is killed.
+//! So all its memory is there before the file is opened ([`Close::prepare`]), and a waiter that gives
+//! up leaves the request where it is.
+
+use crate::{
+    inode::Coda,
+    report::Writer,
+    vfs::{
+        self, backing,
+        sb::MountLink,
+        wait::{Event, SignalsBlocked, Wake},
+        warn_limited,
+    },
+    wire::{op, Decoder, Fid, Intent, Message, OutHeader},
+};
+use kernel::{
+    alloc::KVVec,
+    fs::File,
+    new_mutex, new_spinlock,
+    prelude::*,
+    rbtree::{RBTree, RBTreeNodeReservation},
+    sync::{
+        aref::ARef,
+        atomic::{Atomic, Relaxed},
+        poll::PollCondVar,
+        Arc, Mutex, SpinLock,
+    },
+};
+
+/// Seconds after which signals other than SIGKILL, SIGSTOP and SIGINT end a wait.
+const TIMEOUT: u32 = 30;
+
+/// What the cache manager answered.
+pub(crate) struct Reply {
+    buf: KVVec<u8>,
+    /// The container file, in the reply to an open.
+    file: Option<ARef<File>>,
+}
+
+impl Reply {
+    /// What follows the header.
+    pub(crate) fn body(&self) -> Decoder<'_> {
+        Decoder::body(&self.buf)
+    }
+
+    /// The result in the header.
+    fn result(&self) -> Result {
+        let mut decoder = Decoder::new(&self.buf);
+        decoder.header()?;
+        decoder.result()
+    }
+
+    /// The container file.
+    fn into_file(self) -> Result<ARef<File>> {
+        self.file.ok_or(EBADF)
+    }
+}
+
+/// Where a request stands.
+enum Status {
+    /// Nobody sent it yet, or it waits to be read.
+    Queued,
+    /// The cache manager has read it, and is to answer.
+    Read,
+    /// It is over: the reply, or an error if there will be none.
+    Over(Result<Reply>),
+    /// The reply was taken, or nobody wants one.
+    Taken,
+}
+
+struct RequestState {
+    /// The message; taken out while it is copied to the cache manager.
+    msg: Option<Message>,
+    status: Status,
+    /// In a close: the open for writing that counts until the close is over.
+    writer: Option<Writer>,
+    /// In a close: the waiter gave up.
+    orphan: bool,
+}
+
+/// An upcall. All but the event is used under the lock of its `Comm`; the spin lock is there to make
+/// that safe, and is never contended.
+#[pin_data]
+struct Request {
+    opcode: u32,
+    /// How long a reply may be.
+    room: usize,
+    /// Nobody waits for a reply, and there is none.
+    is_async: bool,
+    #[pin]
+    over: Event,
+    #[pin]
+    state: SpinLock<RequestState>,
+}
+
+/// A request with all the memory it takes to send it.
+struct Prepared {
+    request: Arc<Request>,
+    place: RBTreeNodeReservation<u32, Arc<Request>>,
+}
+
+impl Request {
+    /// A request that can be sent without any more memory.
+    fn prepare(msg: Message, is_async: bool) -> Result<Prepared> {
+        let request = Arc::pin_init(
+            pin_init!(Request {
+                opcode: msg.opcode(),
+                room: msg.room(),
+                is_async,
+                over <- Event::new(),
+                state <- new_spinlock!(RequestState {
+                    msg: Some(msg),
+                    status: Status::Queued,
+                    writer: None,
+                    orphan: false,
+                }, "Request::state"),
+            }),
+            GFP_KERNEL,
+        )?;
+        Ok(Prepared {
+            request,
+            place: RBTreeNodeReservation::new(GFP_KERNEL)?,
+        })
+    }
+
+    /// It is over. To be called by the one who took it out of its queue or table.
+    fn end(&self, how: Result<Reply>, comm: &Comm) {
+        let (writer, unwanted) = {
+            let mut state = self.state.lock();
+            let unwanted = core::mem::replace(&mut state.status, Status::Over(how));
+            if state.orphan {
+                comm.orphans.sub_one();
+            }
+            (state.writer.take(), unwanted)
+        };
+        drop(unwanted);
+        // The open counts until now: before the waiter goes on.
+        drop(writer);
+        self.over.happened();
+    }
+
+    /// Takes what `end` left.
+    fn outcome(&self) -> Result<Reply> {
+        let mut state = self.state.lock();
+        match core::mem::replace(&mut state.status, Status::Taken) {
+            Status::Over(how) => how,
+            _ => Err(EIO),
+        }
+    }
+}
+
+/// A count that others look at.
+struct Count(Atomic<i32>);
+
+impl Count {
+    fn add_one(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    fn sub_one(&self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+
+    fn get(&self) -> i32 {
+        self.0.load(Relaxed)
+    }
+}
+
+struct CommState {
+    /// The device is closed: nobody will read or answer anything.
+    dead: bool,
+    /// There is a mount.
+    mounted: bool,
+    /// The number of the last upcall.
+    unique: u32,
+    /// Signal messages, which go before all else.
+    signals: KVec<Message>,
+    /// Upcalls to be read, the oldest first.
+    pending: RBTree<u32, Arc<Request>>,
+    /// Upcalls to be answered.
+    processing: RBTree<u32, Arc<Request>>,
+}
+
+impl CommState {
+    /// A number that no request has.
+    fn next_unique(&mut self) -> u32 {
+        loop {
+            self.unique = self.unique.wrapping_add(1);
+            let unique = self.unique;
+            let taken =
+                self.pending.get(&unique).is_some() || self.processing.get(&unique).is_some();
+            if !taken && unique != 0 {
+                return unique;
+            }
+        }
+    }
+}
+
+/// See the module's documentation.
+#[pin_data]
+pub(crate) struct Comm {
+    /// Where the mount is that downcalls are about.
+    pub(crate) link: Arc<MountLink<Coda>>,
+    /// Changes when all cached permissions become void.
+    epoch: Atomic<i32>,
+    /// Closes on their way that nobody waits for.
+    orphans: Count,
+    #[pin]
+    state: Mutex<CommState>,
+    /// The cache manager waits here for something to read.
+    #[pin]
+    pub(crate) readable: PollCondVar,
+}
+
+/// What a wait is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// Can be given up by a signal.
+    Plain,
+    /// Has to be sent; only waiting for the reply can be given up.
+    Close,
+}
+
+impl Comm {
+    /// A conversation that begins.
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        let link = Arc::pin_init(MountLink::new(), GFP_KERNEL)?;
+        Arc::pin_init(
+            pin_init!(Comm {
+                link,
+                epoch: Atomic::new(0),
+                orphans: Count(Atomic::new(0)),
+                state <- new_mutex!(CommState {
+                    dead: false,
+                    mounted: false,
+                    unique: 0,
+                    signals: KVec::new(),
+                    pending: RBTree::new(),
+                    processing: RBTree::new(),
+                }, "Comm::state"),
+                readable <- kernel::new_poll_condvar!("Comm::readable"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Begins a mount. `EINVAL` if the cache manager is gone, `EBUSY` if there is a mount already.
+    pub(crate) fn begin_mount(&self) -> Result<(), (Error, &'static CStr)> {
+        let mut state = self.state.lock();
+        if state.dead {
+            return Err((EINVAL, c"the device is not open"));
+        }
+        if state.mounted {
+            return Err((EBUSY, c"the device is mounted already"));
+        }
+        state.mounted = true;
+        Ok(())
+    }
+
+    /// Ends a mount.
+    pub(crate) fn end_mount(&self) {
+        self.state.lock().mounted = false;
+    }
+
+    /// The generation of cached permissions.
+    pub(crate) fn epoch(&self) -> i32 {
+        self.epoch.load(Relaxed)
+    }
+
+    /// Makes all cached permissions void.
+    pub(crate) fn next_epoch(&self) {
+        self.epoch.fetch_add(1, Relaxed);
+    }
+
+    /// Whether a close may be on its way that no inode in memory knows of.
+    pub(crate) fn has_orphans(&self) -> bool {
+        self.orphans.get() != 0
+    }
+
+    /// Queues a request. With an error nothing was sent, and nothing will be; `writer` is dropped.
+    fn submit(
+        &self,
+        prepared: Prepared,
+        mut writer: Option<Writer>,
+    ) -> Result<(u32, Arc<Request>)> {
+        let Prepared { request, place } = prepared;
+        let mut state = self.state.lock();
+        if state.dead {
+            drop(state);
+            return Err(ENXIO);
+        }
+        let unique = state.next_unique();
+        {
+            let mut inner = request.state.lock();
+            // In one step with the place in the queue: see `report`.
+            let clean = writer.as_mut().is_some_and(Writer::close);
+            if let Some(msg) = inner.msg.as_mut() {
+                msg.set_unique(unique);
+                if clean {
+                    msg.set_no_writes();
+                }
+            }
+            inner.writer = writer;
+        }
+        state.pending.insert(place.into_node(unique, request.clone()));
+        drop(state);
+        self.readable.notify_one();
+        Ok((unique, request))
+    }
+
+    /// Waits for the end of a request. `EINTR` if it was given up.
+    fn wait(&self, unique: u32, request: &Request, wait: Wait) -> Result<Reply> {
+        let mut signals = Some(SignalsBlocked::new());
+        let mut seconds = 0;
+        loop {
+            let read = matches!(request.state.lock().status, Status::Read);
+            let interruptible = match wait {
+                Wait::Plain => true,
+                Wait::Close => read,
+            };
+            match request.over.wait(interruptible, 1000) {
+                Wake::Done => return request.outcome(),
+                Wake::Signal => {
+                    if self.give_up(unique, request, wait) {
+                        return Err(EINTR);
+                    }
+                    return request.outcome();
+                }
+                Wake::TimedOut => {}
+            }
+            seconds += 1;
+            if seconds < TIMEOUT {
+                continue;
+            }
+            signals.take();
+            // A close is sent uninterruptibly, and an exiting task gets no more signals: this is
+            // where they find out that nobody cares.
+            if vfs::wait::signal_pending() || vfs::task::cannot_be_signalled() {
+                if self.give_up(unique, request, wait) {
+                    return Err(EINTR);
+                }
+                return request.outcome();
+            }
+        }
+    }
+
+    /// Gives a request up; false if it is over already.
+    fn give_up(&self, unique: u32, request: &Request, wait: Wait) -> bool {
+        let mut state = self.state.lock();
+        if wait == Wait::Close {
+            let mut inner = request.state.lock();
+            if matches!(inner.status, Status::Over(_)) {
+                return false;
+            }
+            inner.orphan = true;
+            self.orphans.add_one();
+            return true;
+        }
+        if state.pending.remove_node(&unique).is_some() {
+            // The cache manager never saw it.
+            return true;
+        }
+        if state.processing.remove_node(&unique).is_none() {
+            return false;
+        }
+        // The cache manager is at work on it: tell it. A reply that comes all the same is refused
+        // with `ESRCH`, by which it knows that it has to undo what it did; an open, say.
+        let told = Message::signal(unique).and_then(|msg| {
+            state.signals.push(msg, GFP_KERNEL)?;
+            Ok(())
+        });
+        drop(state);
+        if told.is_ok() {
+            self.readable.notify_one();
+        }
+        true
+    }
+
+    /// Sends a message and waits for the reply; an error the cache manager answers is one.
+    ///
+    /// `ENXIO`: there is no cache manager. `EINTR`: a signal ended the wait. `EIO`: the reply makes
+    /// no sense.
+    pub(crate) fn upcall(&self, msg: Message) -> Result<Reply> {
+        let (unique, request) = self.submit(Request::prepare(msg, false)?, None)?;
+        let reply = self.wait(unique, &request, Wait::Plain)?;
+        reply.result()?;
+        Ok(reply)
+    }
+
+    /// Opens a file: returns its container.
+    pub(crate) fn open(&self, fid: &Fid, flags: u32) -> Result<ARef<File>> {
+        self.upcall(Message::open_by_fd(fid, flags)?)?.into_file()
+    }
+
+    /// Announces an access; `EOPNOTSUPP` if the cache manager does not want to know.
+    pub(crate) fn intent(&self, fid: &Fid, count: usize, pos: i64, kind: Intent) -> Result {
+        let msg = Message::access_intent(fid, count, pos, kind)?;
+        if matches!(kind, Intent::ReadFinish | Intent::WriteFinish) {
+            self.submit(Request::prepare(msg, true)?, None)?;
+            return Ok(());
+        }
+        self.upcall(msg).map(|_| ())
+    }
+
+    /// Takes the next message to read. `len` is how much room there is; `EINVAL` if that is too
+    /// little, and the message stays.
+    fn next(state: &mut CommState, len: usize) -> Option<Result<Taken>> {
+        if let Some(first) = state.signals.first() {
+            if first.bytes().len() > len {
+                return Some(Err(EINVAL));
+            }
+            let msg = state.signals.remove(0).ok()?;
+            return Some(Ok(Taken { msg, upcall: None }));
+        }
+        let (unique, request) = {
+            let (unique, request) = state.pending.iter().next()?;
+            (*unique, request.clone())
+        };
+        if request.room > len {
+            return Some(Err(EINVAL));
+        }
+        let node = state.pending.remove_node(&unique)?;
+        let mut inner = request.state.lock();
+        let msg = inner.msg.take()?;
+        if !request.is_async {
+            inner.status = Status::Read;
+        }
+        drop(inner);
+        if !request.is_async {
+            state.processing.insert(node);
+        }
+        Some(Ok(Taken {
+            msg,
+            upcall: Some((unique, request)),
+        }))
+    }
+
+    /// Waits for a message, unless `nonblock`, and takes it.
+    pub(crate) fn take(&self, len: usize, nonblock: bool) -> Result<Taken> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(taken) = Self::next(&mut state, len) {
+                return taken;
+            }
+            if nonblock {
+                return Err(EAGAIN);
+            }
+            if self.readable.wait_interruptible(&mut state) {
+                return Err(ERESTARTSYS);
+            }
+        }
+    }
+
+    /// Puts back a message that could not be delivered. It is the next to be read.
+    pub(crate) fn put_back(&self, taken: Taken) {
+        let mut state = self.state.lock();
+        match taken.upcall {
+            None => {
+                // Without memory it is lost, and the cache manager finds out by its reply.
+                let _ = state.signals.push(taken.msg, GFP_KERNEL);
+            }
+            Some((unique, request)) => {
+                if request.is_async {
+                    return;
+                }
+                // It may have been given up or answered in the meantime.
+                if let Some(node) = state.processing.remove_node(&unique) {
+                    let mut inner = request.state.lock();
+                    inner.msg = Some(taken.msg);
+                    inner.status = Status::Queued;
+                    drop(inner);
+                    state.pending.insert(node);
+                }
+            }
+        }
+        drop(state);
+        self.readable.notify_one();
+    }
+
+    /// Whether there is something to read.
+    pub(crate) fn has_pending(&self) -> bool {
+        let state = self.state.lock();
+        !state.signals.is_empty() || !state.pending.is_empty()
+    }
+
+    /// Takes a reply. `sent` is how long it was when it came, `buf` what there is of it; returns how
+    /// much of it was taken.
+    ///
+    /// `ESRCH`: nobody waits for it. `EBADF`: the container is not an open file; the one who wants
+    /// to open gets the same error. `EINVAL`: it is too short; the one who waits gets `EIO`.
+    pub(crate) fn reply(&self, header: OutHeader, buf: KVVec<u8>, sent: usize) -> Result<usize> {
+        let mut buf = buf;
+        let mut state = self.state.lock();
+        let Some(request) = state.processing.remove(&header.unique) else {
+            drop(state);
+            warn_limited!(
+                "reply to an upcall that nobody waits for: opcode {}, number {}\n",
+                header.opcode,
+                header.unique
+            );
+            return Err(ESRCH);
+        };
+        if sent > request.room {
+            warn_limited!(
+                "reply is too long: {} bytes, room for {}, opcode {}, number {}\n",
+                sent,
+                request.room,
+                header.opcode,
+                header.unique
+            );
+        }
+        let taken = sent.min(request.room);
+        buf.truncate(taken);
+        let (outcome, answer) = Self::examine(request.opcode, buf, taken);
+        request.end(outcome, self);
+        drop(state);
+        answer
+    }
+
+    /// What the one who waits gets, and what the cache manager gets.
+    fn examine(opcode: u32, buf: KVVec<u8>, taken: usize) -> (Result<Reply>, Result<usize>) {
+        let mut reply = Reply { buf, file: None };
+        let mut decoder = Decoder::new(&reply.buf);
+        let fd = decoder.header().and_then(|_| {
+            let result = decoder.u32()?;
+            // Only a success names a descriptor.
+            if opcode != op::OPEN_BY_FD || result != 0 {
+                return Ok(None);
+            }
+            decoder.u32().map(Some)
+        });
+        match fd {
+            Err(_) => {
+                warn_limited!("reply is too short: {taken} bytes, opcode {opcode}\n");
+                (Err(EIO), Err(EINVAL))
+            }
+            Ok(None) => (Ok(reply), Ok(taken)),
+            Ok(Some(fd)) => match backing::get_file(fd) {
+                Ok(file) => {
+                    reply.file = Some(file);
+                    (Ok(reply), Ok(taken))
+                }
+                Err(err) => {
+                    warn_limited!("container {} is not an open descriptor\n", fd as i32);
+                    (Err(err), Err(err))
+                }
+            },
+        }
+    }
+
+    /// The device was closed: nobody waits any longer, and nothing more is sent.
+    pub(crate) fn hang_up(&self) {
+        let (pending, processing) = {
+            let mut state = self.state.lock();
+            state.dead = true;
+            state.signals.clear();
+            (
+                core::mem::replace(&mut state.pending, RBTree::new()),
+                core::mem::replace(&mut state.processing, RBTree::new()),
+            )
+        };
+        for requests in [pending, processing] {
+            for request in requests.values() {
+                request.end(Err(ENXIO), self);
+            }
+        }
+    }
+}
+
+/// A message on its way to the cache manager.
+pub(crate) struct Taken {
+    msg: Message,
+    /// The upcall that it is, with its number; a signal message is none.
+    upcall: Option<(u32, Arc<Request>)>,
+}
+
+impl Taken {
+    /// The bytes to deliver.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.msg.bytes()
+    }
+}
+
+/// The close of an open that is yet to be made, with all the memory it takes to send it.
+pub(crate) struct Close {
+    prepared: Prepared,
+}
+
+impl Close {
+    /// Sets memory aside.
+    pub(crate) fn prepare(fid: &Fid, flags: u32, uid: u32) -> Result<Self> {
+        let prepared = Request::prepare(Message::close(fid, flags, uid)?, false)?;
+        Ok(Self { prepared })
+    }
+
+    /// Sends it, from the current task, and waits for the reply if that makes sense. `writer` counts
+    /// until the cache manager has dealt with it; then it says whether the file was modified.
+    pub(crate) fn send(self, comm: &Comm, fid: &Fid, writer: Option<Writer>) {
+        if let Some(msg) = self.prepared.request.state.lock().msg.as_mut() {
+            msg.set_sender(fid);
+        }
+        if let Ok((unique, request)) = comm.submit(self.prepared, writer) {
+            // Nobody looks at the result of a close: not the VFS, and not the C module.
+            let _ = comm.wait(unique, &request, Wait::Close);
+        }
+    }
+}

@@ -1,0 +1,735 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Files that serve the content of another file, and the detection of stores through them.
+//!
+//! C headers and sources: [`include/linux/backing-file.h`](srctree/include/linux/backing-file.h),
+//! `fs/backing-file.c`, `mm/memory.c`.
+//!
+//! # How a backing file is tied to its owner's data
+//!
+//! `backing_file_open()` makes a `struct file` that belongs to us alone: it is in no descriptor
+//! table, and only we and the memory areas that map it hold references. So its `f_op` is ours to
+//! choose, and it points to a copy of the host file system's table that is embedded in a [`State`],
+//! next to the owner's data. Everything that happens to the file leads from `file->f_op` to the
+//! `State` by `container_of`:
+//!
+//! - `release` runs when the last reference is gone, be it the owner's or that of the last memory
+//!   area. Then the host's own table is put back, and the owner's data is dropped.
+//! - `fallocate` is what `madvise(MADV_REMOVE)` calls on the file of a memory area.
+//! - `mmap` and `mmap_prepare` are where the host chooses its `vm_ops`: by the owner's `mmap`, and
+//!   by `remap_file_pages(2)`, which maps the file of an existing area anew. Both get the same
+//!   wrapped `vm_ops`.
+//!
+//! No `open` or `close` of a memory area is wrapped: an area holds a reference to the file for as
+//! long as it exists, splits, copies and moves included, and that is all the accounting there has
+//! to be. The way from a fault to the `State` is `vma->vm_file->f_op`, not `vma->vm_ops`; so it
+//! survives that somebody above us puts a table of his own over ours.
+//!
+//! # How stores are detected
+//!
+//! A shared, writable area whose `vm_ops` have a `page_mkwrite` starts with read-only pages, and the
+//! first store to each calls it. The wrapped table is a copy of the host's with `page_mkwrite`,
+//! `pfn_mkwrite` and, where the host has them, `fault` and `huge_fault` replaced. The table is
+//! complete before the first area sees it, never changes, is never taken away from an area, and
+//! lives as long as the file: no fault can see it half made or gone.
+//!
+//! Where the owner needs no detection any more, a new area gets the host's own table.
+
+use super::{
+    bindings as helpers,
+    file::{access, DirEmitter, File, ReadIo, SpliceRead, SpliceWrite, VmArea, WriteIo},
+    from_isize,
+    fs::FileSystem,
+    inode::mode,
+};
+use core::{marker::PhantomData, ptr::NonNull};
+use kernel::{
+    bindings,
+    error::{from_err_ptr, to_result},
+    ffi::{c_int, c_long, c_uint},
+    fs::File as AnyFile,
+    prelude::*,
+    sync::{aref::ARef, SetOnce},
+};
+
+/// The owner's data of a backing file.
+///
+/// It is dropped when the last reference to the file is gone, memory areas included, in a context
+/// that may sleep.
+pub(crate) trait BackingHooks: Send + Sync + Sized + 'static {
+    /// The file system whose open files are served from backing files like this.
+    type FileSystem: FileSystem;
+
+    /// Whether [`BackingHooks::modified`] has nothing more to tell the owner, for as long as this
+    /// backing file exists.
+    fn is_settled(&self) -> bool;
+
+    /// The content changed, or may have, by something that did not go through the owner's
+    /// operations. Must not sleep.
+    fn modified(&self);
+
+    /// A fault for writing on a shared mapping: has to chain to the host, and may learn from what
+    /// the host says. Must not sleep but in the host's handler.
+    fn page_mkwrite(fault: HostFault<'_, Self>) -> FaultCode;
+}
+
+/// What a fault handler returns: a set of `VM_FAULT_*`.
+pub(crate) struct FaultCode(bindings::vm_fault_t);
+
+/// A fault for writing, on its way to the host's handler.
+///
+/// # Invariants
+///
+/// `vmf` is the fault the core called us with, on an area whose file is backed by `State<H>`;
+/// `host` is the host's handler for it, or a stand-in that does what the core would have done.
+pub(crate) struct HostFault<'a, H: BackingHooks> {
+    vmf: *mut bindings::vm_fault,
+    host: HostHandler,
+    state: NonNull<State<H>>,
+    _life: PhantomData<&'a H>,
+}
+
+#[derive(Clone, Copy)]
+enum HostHandler {
+    /// The host's `page_mkwrite` or `pfn_mkwrite`.
+    Mkwrite(unsafe extern "C" fn(*mut bindings::vm_fault) -> bindings::vm_fault_t),
+    /// The host has none: the page may be written.
+    Absent,
+    /// The host's `fault`, of a fault for writing.
+    Fault(unsafe extern "C" fn(*mut bindings::vm_fault) -> bindings::vm_fault_t),
+    /// The host's `huge_fault`, of a fault for writing.
+    HugeFault(
+        unsafe extern "C" fn(*mut bindings::vm_fault, c_uint) -> bindings::vm_fault_t,
+        c_uint,
+    ),
+}
+
+/// What the host made of a fault for writing.
+pub(crate) enum Chained<'a, H> {
+    /// The page is writable now, or about to be made so: there may be a store at any moment. The
+    /// area is still locked, so the file and the owner's data are there.
+    Writable(&'a H, FaultCode),
+    /// It is not. The area may be gone, and the file with it.
+    NotWritable(FaultCode),
+}
+
+const VM_FAULT_SIGBUS: bindings::vm_fault_t = bindings::vm_fault_reason_VM_FAULT_SIGBUS;
+const VM_FAULT_RETRY: bindings::vm_fault_t = bindings::vm_fault_reason_VM_FAULT_RETRY;
+const VM_FAULT_COMPLETED: bindings::vm_fault_t = bindings::vm_fault_reason_VM_FAULT_COMPLETED;
+const VM_FAULT_FALLBACK: bindings::vm_fault_t = bindings::vm_fault_reason_VM_FAULT_FALLBACK;
+const VM_FAULT_NOPAGE: bindings::vm_fault_t = bindings::vm_fault_reason_VM_FAULT_NOPAGE;
+/// As `VM_FAULT_ERROR` of `include/linux/mm_types.h`, which bindgen does not see.
+const VM_FAULT_ERROR: bindings::vm_fault_t = bindings::vm_fault_reason_VM_FAULT_OOM
+    | bindings::vm_fault_reason_VM_FAULT_SIGBUS
+    | bindings::vm_fault_reason_VM_FAULT_SIGSEGV
+    | bindings::vm_fault_reason_VM_FAULT_HWPOISON
+    | bindings::vm_fault_reason_VM_FAULT_HWPOISON_LARGE
+    | bindings::vm_fault_reason_VM_FAULT_FALLBACK;
+
+impl<'a, H: BackingHooks> HostFault<'a, H> {
+    /// Calls the host's handler.
+    pub(crate) fn chain(self) -> Chained<'a, H> {
+        // After any of these nothing of the area may be touched: a handler that says so may have
+        // dropped the lock of the area. No page was made writable.
+        const NOT_WRITABLE: bindings::vm_fault_t =
+            VM_FAULT_ERROR | VM_FAULT_RETRY | VM_FAULT_COMPLETED;
+
+        // SAFETY: The handler is called with the fault that the core made for the area whose table
+        // it comes from.
+        let (code, writable) = unsafe {
+            match self.host {
+                HostHandler::Mkwrite(mkwrite) => {
+                    let code = mkwrite(self.vmf);
+                    // `VM_FAULT_NOPAGE` is in doubt: DAX says so when it mapped the page itself.
+                    (code, code & NOT_WRITABLE == 0)
+                }
+                HostHandler::Absent => {
+                    // Without a `page_mkwrite` the core sets mtime and ctime; with one it leaves
+                    // that to the handler, which is us. Like the core, go on if it fails.
+                    let area = (*self.vmf).__bindgen_anon_1.vma;
+                    bindings::file_update_time((*area).vm_file);
+                    (0, true)
+                }
+                HostHandler::Fault(fault) => {
+                    let code = fault(self.vmf);
+                    // With a page in hand, the core asks `page_mkwrite` next. Without, the host
+                    // mapped something itself (DAX).
+                    let mapped = code & VM_FAULT_NOPAGE != 0;
+                    (code, mapped && code & NOT_WRITABLE == 0)
+                }
+                HostHandler::HugeFault(huge_fault, order) => {
+                    let code = huge_fault(self.vmf, order);
+                    (code, code & (NOT_WRITABLE | VM_FAULT_FALLBACK) == 0)
+                }
+            }
+        };
+        if !writable {
+            return Chained::NotWritable(FaultCode(code));
+        }
+        // SAFETY: No bit of `NOT_WRITABLE` is set, so the handler kept the lock of the area, which
+        // therefore still holds its reference to the file and the file its `State`. The core keeps
+        // the lock until the handler that was given this `HostFault` returns, and `'a` does not
+        // outlive that: see `State::detect`.
+        Chained::Writable(unsafe { &(*self.state.as_ptr()).hooks }, FaultCode(code))
+    }
+}
+
+/// The wrapped table of memory area operations, and the host's table it was made of.
+struct WrappedVmOps {
+    host: *const bindings::vm_operations_struct,
+    table: bindings::vm_operations_struct,
+}
+
+// SAFETY: Both are tables of functions that do not change.
+unsafe impl Send for WrappedVmOps {}
+// SAFETY: As above.
+unsafe impl Sync for WrappedVmOps {}
+
+/// What hangs on a backing file.
+///
+/// # Invariants
+///
+/// It is on the heap and does not move. `f_op` is the operations table of exactly one file, which
+/// was opened with the table `host_f_op`, and which frees the `State` in its `release`.
+#[repr(C)]
+struct State<H: BackingHooks> {
+    f_op: bindings::file_operations,
+    host_f_op: *const bindings::file_operations,
+    vm_ops: SetOnce<WrappedVmOps>,
+    hooks: H,
+}
+
+impl<H: BackingHooks> State<H> {
+    /// The state of `file`, if that is a backing file of this kind.
+    ///
+    /// # Safety
+    ///
+    /// `file` is NULL or alive during `'a`.
+    unsafe fn of_file<'a>(file: *const bindings::file) -> Option<&'a Self> {
+        // SAFETY: The caller's promise; an open file always has a table.
+        let (f_op, release) = unsafe {
+            let f_op = file.as_ref()?.f_op;
+            (f_op, (*f_op).release?)
+        };
+        let ours: unsafe extern "C" fn(*mut bindings::inode, *mut bindings::file) -> c_int =
+            Self::release;
+        if !core::ptr::fn_addr_eq(release, ours) {
+            return None;
+        }
+        // SAFETY: Only `State<H>::new` makes a table with this `release`, as the first member of a
+        // `State<H>`; by the type invariants it lives until the file is released.
+        Some(unsafe { &*f_op.cast() })
+    }
+
+    /// Gives `file` a state.
+    ///
+    /// # Safety
+    ///
+    /// `file` was opened by `backing_file_open` just now: nobody else uses it.
+    unsafe fn attach(file: *mut bindings::file, hooks: H) -> Result {
+        // SAFETY: The caller's promise; an open file always has a table.
+        let (host_f_op, host) = unsafe { ((*file).f_op, &*(*file).f_op) };
+        let mut f_op = *host;
+        f_op.release = Some(Self::release);
+        f_op.fallocate = host.fallocate.map(|_| Self::fallocate as _);
+        f_op.mmap = host.mmap.map(|_| Self::mmap as _);
+        f_op.mmap_prepare = host.mmap_prepare.map(|_| Self::mmap_prepare as _);
+        let state = KBox::new(
+            State {
+                f_op,
+                host_f_op,
+                vm_ops: SetOnce::new(),
+                hooks,
+            },
+            GFP_KERNEL,
+        )?;
+        // SAFETY: Nobody else looks at the file yet.
+        // INVARIANT: The table belongs to this file from now on, and `release` frees the state.
+        unsafe { (*file).f_op = core::ptr::addr_of!((*KBox::into_raw(state)).f_op) };
+        Ok(())
+    }
+
+    /// # Safety
+    ///
+    /// `file` is a live file with a state.
+    unsafe fn expect<'a>(file: *const bindings::file) -> &'a Self {
+        // SAFETY: The caller's promise: the table is the first member of a state.
+        unsafe { &*(*file).f_op.cast() }
+    }
+
+    unsafe extern "C" fn release(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+        // SAFETY: Reached through the file's table, so it has a state. This is the last use of the
+        // file as such; the VFS goes on to put the module of `f_op`, which has to be the host's
+        // table by then, as the state is freed here.
+        unsafe {
+            let state: *mut Self = (*file).f_op.cast_mut().cast();
+            let host = (*state).host_f_op;
+            let ret = match (*host).release {
+                Some(release) => release(inode, file),
+                None => 0,
+            };
+            (*file).f_op = host;
+            drop(KBox::from_raw(state));
+            ret
+        }
+    }
+
+    unsafe extern "C" fn fallocate(
+        file: *mut bindings::file,
+        mode: c_int,
+        offset: bindings::loff_t,
+        len: bindings::loff_t,
+    ) -> c_long {
+        // SAFETY: Reached through the file's table, so it has a state, and the host has the
+        // operation.
+        unsafe {
+            let state = Self::expect(file);
+            let Some(fallocate) = (*state.host_f_op).fallocate else {
+                return EOPNOTSUPP.to_errno() as c_long;
+            };
+            let ret = fallocate(file, mode, offset, len);
+            let refused = [EOPNOTSUPP, EINVAL, EPERM, EBADF, EFBIG, ENODEV, ETXTBSY]
+                .iter()
+                .any(|err| err.to_errno() as c_long == ret);
+            // Anything but a refusal may have changed a part.
+            if !refused {
+                state.hooks.modified();
+            }
+            ret
+        }
+    }
+
+    unsafe extern "C" fn mmap(
+        file: *mut bindings::file,
+        vma: *mut bindings::vm_area_struct,
+    ) -> c_int {
+        // SAFETY: Reached through the file's table, so it has a state, and the host has the
+        // operation; the area is under construction.
+        unsafe {
+            let state = Self::expect(file);
+            let Some(mmap) = (*state.host_f_op).mmap else {
+                return ENODEV.to_errno();
+            };
+            let ret = mmap(file, vma);
+            if ret == 0 && helpers::vfsh_vma_shared_maywrite(vma) {
+                (*vma).vm_ops = state.wrap((*vma).vm_ops);
+            }
+            ret
+        }
+    }
+
+    unsafe extern "C" fn mmap_prepare(desc: *mut bindings::vm_area_desc) -> c_int {
+        // SAFETY: Reached through the table of `desc->file`, so that has a state, and the host has
+        // the operation.
+        unsafe {
+            let state = Self::expect((*desc).file);
+            let Some(mmap_prepare) = (*state.host_f_op).mmap_prepare else {
+                return ENODEV.to_errno();
+            };
+            let ret = mmap_prepare(desc);
+            if ret == 0 && helpers::vfsh_vma_desc_shared_maywrite(desc) {
+                (*desc).vm_ops = state.wrap((*desc).vm_ops);
+            }
+            ret
+        }
+    }
+
+    /// The table for an area that the host wants to give `host`.
+    fn wrap(
+        &self,
+        host: *const bindings::vm_operations_struct,
+    ) -> *const bindings::vm_operations_struct {
+        if self.hooks.is_settled() {
+            return host;
+        }
+        if self.vm_ops.as_ref().is_none() {
+            // SAFETY: The host's table is static.
+            if let Some(host_ops) = unsafe { host.as_ref() } {
+                let mut table = *host_ops;
+                table.page_mkwrite = Some(Self::page_mkwrite);
+                table.pfn_mkwrite = Some(Self::pfn_mkwrite);
+                table.fault = host_ops.fault.map(|_| Self::fault as _);
+                table.huge_fault = host_ops.huge_fault.map(|_| Self::huge_fault as _);
+                // `UFFDIO_COPY` would put pages into the file past all of these.
+                // SAFETY: The table is ours.
+                unsafe { helpers::vfsh_vm_ops_forbid_uffd(&mut table) };
+                self.vm_ops.populate(WrappedVmOps { host, table });
+            }
+        }
+        match self.vm_ops.as_ref() {
+            Some(wrapped) if wrapped.host == host => &wrapped.table,
+            // The host has no operations, changed its mind about which, or another thread maps the
+            // same open file for the first time at this moment. Stores could go unseen: report
+            // one.
+            _ => {
+                self.hooks.modified();
+                host
+            }
+        }
+    }
+
+    /// Finds the state of a faulting area and lets the owner handle the fault. `host` picks the
+    /// host's handler out of its table.
+    ///
+    /// # Safety
+    ///
+    /// `vmf` is a fault of the core, on a locked area.
+    unsafe fn detect(
+        vmf: *mut bindings::vm_fault,
+        host: impl FnOnce(&bindings::vm_operations_struct) -> HostHandler,
+    ) -> bindings::vm_fault_t {
+        // SAFETY: The caller's promise: the area is locked, so it holds a reference to its file.
+        let state = unsafe { Self::of_file((*(*vmf).__bindgen_anon_1.vma).vm_file) };
+        let Some((state, wrapped)) = state.and_then(|state| Some((state, state.vm_ops.as_ref()?)))
+        else {
+            // Somebody gave our table to an area of a file that is not ours. There is no host to
+            // ask and no owner to tell: the store must not happen.
+            return VM_FAULT_SIGBUS;
+        };
+        // SAFETY: The host's table is static.
+        let host = host(unsafe { &*wrapped.host });
+        // INVARIANT: As found; the lifetime is this call.
+        H::page_mkwrite(HostFault {
+            vmf,
+            host,
+            state: NonNull::from(state),
+            _life: PhantomData,
+        })
+        .0
+    }
+
+    /// # Safety
+    ///
+    /// `vmf` is a fault of the core, on a locked area.
+    unsafe fn is_shared_write(vmf: *const bindings::vm_fault) -> bool {
+        // SAFETY: The caller's promise.
+        unsafe {
+            (*vmf).flags & bindings::fault_flag_FAULT_FLAG_WRITE != 0
+                && helpers::vfsh_vma_shared_maywrite((*vmf).__bindgen_anon_1.vma)
+        }
+    }
+
+    unsafe extern "C" fn page_mkwrite(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
+        // SAFETY: Called by the core for a fault.
+        unsafe {
+            Self::detect(vmf, |host| {
+                host.page_mkwrite
+                    .map_or(HostHandler::Absent, HostHandler::Mkwrite)
+            })
+        }
+    }
+
+    unsafe extern "C" fn pfn_mkwrite(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
+        // SAFETY: Called by the core for a fault.
+        unsafe {
+            Self::detect(vmf, |host| {
+                host.pfn_mkwrite
+                    .map_or(HostHandler::Absent, HostHandler::Mkwrite)
+            })
+        }
+    }
+
+    unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
+        // SAFETY: Called by the core for a fault; a table with our `fault` has a host's.
+        unsafe {
+            if Self::is_shared_write(vmf) {
+                return Self::detect(vmf, |host| {
+                    host.fault.map_or(HostHandler::Absent, HostHandler::Fault)
+                });
+            }
+            let state = Self::of_file((*(*vmf).__bindgen_anon_1.vma).vm_file);
+            match state.and_then(|state| (*state.vm_ops.as_ref()?.host).fault) {
+                Some(fault) => fault(vmf),
+                None => VM_FAULT_SIGBUS,
+            }
+        }
+    }
+
+    unsafe extern "C" fn huge_fault(
+        vmf: *mut bindings::vm_fault,
+        order: c_uint,
+    ) -> bindings::vm_fault_t {
+        // SAFETY: Called by the core for a fault; a table with our `huge_fault` has a host's.
+        unsafe {
+            if Self::is_shared_write(vmf) {
+                return Self::detect(vmf, |host| {
+                    host.huge_fault.map_or(HostHandler::Absent, |huge_fault| {
+                        HostHandler::HugeFault(huge_fault, order)
+                    })
+                });
+            }
+            let state = Self::of_file((*(*vmf).__bindgen_anon_1.vma).vm_file);
+            match state.and_then(|state| (*state.vm_ops.as_ref()?.host).huge_fault) {
+                Some(huge_fault) => huge_fault(vmf, order),
+                None => VM_FAULT_FALLBACK,
+            }
+        }
+    }
+}
+
+/// An open backing file, held by its owner.
+///
+/// # Invariants
+///
+/// `file` has a [`State<H>`], and this value owns a reference to it.
+pub(crate) struct BackingFile<H: BackingHooks> {
+    file: NonNull<bindings::file>,
+    _h: PhantomData<H>,
+}
+
+// SAFETY: A reference to a file may be used and dropped on any thread; this file is in no
+// descriptor table, so there are no `fdget_pos` calls on it.
+unsafe impl<H: BackingHooks> Send for BackingFile<H> {}
+// SAFETY: As above; `H` is `Sync`, and the operations below are those the VFS calls in parallel.
+unsafe impl<H: BackingHooks> Sync for BackingFile<H> {}
+
+impl<H: BackingHooks> BackingFile<H> {
+    /// Opens the file that `host` is, anew, to serve `user`, with the access mode of `user` and the
+    /// credentials that `host` was opened with.
+    ///
+    /// With an error, `hooks` is dropped. `EBADF`: `host` is not open for what `user` wants to do.
+    /// `ELOOP`: it is of the same file system as `user`. `EINVAL`: it is neither a regular file nor
+    /// a directory.
+    pub(crate) fn open(user: &File<H::FileSystem>, host: &AnyFile, hooks: H) -> Result<Self> {
+        let wanted = user.flags() & access::O_ACCMODE;
+        let offered = host.flags() & access::O_ACCMODE;
+        if offered != access::O_RDWR && offered != wanted {
+            return Err(EBADF);
+        }
+        let raw = host.as_ptr();
+        // SAFETY: `host` is alive, so its inode is; a mounted file's super block has a type.
+        let (kind, same) = unsafe {
+            let inode = (*raw).f_inode;
+            (
+                u32::from((*inode).i_mode) & mode::S_IFMT,
+                (*(*inode).i_sb).s_type == (*(*(*user.as_ptr()).f_inode).i_sb).s_type,
+            )
+        };
+        if same {
+            return Err(ELOOP);
+        }
+        let mut flags = wanted | bindings::O_LARGEFILE;
+        match kind {
+            mode::S_IFREG => {}
+            mode::S_IFDIR => flags |= bindings::O_DIRECTORY,
+            _ => return Err(EINVAL),
+        }
+        // SAFETY: Both files are alive; `host`'s path and credentials live as long as it.
+        let file = from_err_ptr(unsafe {
+            helpers::vfsh_backing_file_open(
+                user.as_ptr(),
+                flags as c_int,
+                core::ptr::from_ref(&(*raw).__bindgen_anon_1.f_path),
+                (*raw).f_cred,
+            )
+        })?;
+        // SAFETY: The file was made just now.
+        if let Err(err) = unsafe { State::attach(file, hooks) } {
+            // SAFETY: It is ours, with the host's own table.
+            unsafe { bindings::fput(file) };
+            return Err(err);
+        }
+        // INVARIANT: The state is attached, and the reference is ours.
+        Ok(Self {
+            file: NonNull::new(file).ok_or(EINVAL)?,
+            _h: PhantomData,
+        })
+    }
+
+    fn as_ptr(&self) -> *mut bindings::file {
+        self.file.as_ptr()
+    }
+
+    /// The owner's data.
+    pub(crate) fn hooks(&self) -> &H {
+        // SAFETY: By the type invariants.
+        &unsafe { State::<H>::expect(self.as_ptr()) }.hooks
+    }
+
+    /// The length of the host's file in bytes.
+    pub(crate) fn size(&self) -> i64 {
+        // SAFETY: The file is alive, and so is its inode.
+        unsafe { helpers::vfsh_inode_size((*self.as_ptr()).f_inode) }
+    }
+
+    /// The credentials for I/O: those the host's file was opened with.
+    fn context(
+        &self,
+        end_write: Option<unsafe extern "C" fn(*mut bindings::kiocb, isize)>,
+    ) -> helpers::backing_file_ctx {
+        helpers::backing_file_ctx {
+            // SAFETY: The file is alive; its credentials live as long.
+            cred: unsafe { (*self.as_ptr()).f_cred },
+            accessed: None,
+            end_write,
+        }
+    }
+
+    /// Reads from the host's file.
+    pub(crate) fn read(&self, io: ReadIo<'_>) -> Result<usize> {
+        let mut context = self.context(None);
+        // SAFETY: By the invariants of `io`; the context is read during the call only.
+        from_isize(unsafe {
+            helpers::backing_file_read_iter(
+                self.as_ptr(),
+                io.iter,
+                io.kiocb,
+                (*io.kiocb).ki_flags,
+                &mut context,
+            )
+        })
+    }
+
+    unsafe extern "C" fn end_write(kiocb: *mut bindings::kiocb, ret: isize) {
+        if ret == -(bindings::EIOCBQUEUED as isize) {
+            return;
+        }
+        const SYNC: c_int =
+            (helpers::vfs_consts_VFS_IOCB_DSYNC | helpers::vfs_consts_VFS_IOCB_DIRECT) as c_int;
+        // SAFETY: `kiocb` is the one of `write` or `splice_write` below: of an open file of
+        // `H::FileSystem`, alive until the kiocb is completed, which happens after this.
+        let (file, sync) = unsafe {
+            (
+                File::<H::FileSystem>::from_raw((*kiocb).ki_filp),
+                (*kiocb).ki_flags & SYNC != 0,
+            )
+        };
+        H::FileSystem::write_ended(file, from_isize(ret), sync);
+    }
+
+    /// Writes to the host's file. [`FileSystem::write_ended`] is called when it is done, which may be
+    /// later, and is not called if the write was refused before it began.
+    pub(crate) fn write(&self, io: WriteIo<'_>) -> Result<usize> {
+        let mut context = self.context(Some(Self::end_write));
+        // SAFETY: By the invariants of `io`; the context is copied where it is needed for longer.
+        from_isize(unsafe {
+            helpers::backing_file_write_iter(
+                self.as_ptr(),
+                io.iter,
+                io.kiocb,
+                (*io.kiocb).ki_flags,
+                &mut context,
+            )
+        })
+    }
+
+    /// Splices from the host's file to a pipe.
+    pub(crate) fn splice_read(&self, io: SpliceRead<'_>) -> Result<usize> {
+        let mut context = self.context(None);
+        // SAFETY: By the invariants of `io`; the kiocb is used during the call only.
+        unsafe {
+            let mut kiocb = pin_init::zeroed();
+            helpers::vfsh_init_sync_kiocb(&mut kiocb, io.file);
+            kiocb.ki_pos = *io.position;
+            let ret = helpers::backing_file_splice_read(
+                self.as_ptr(),
+                &mut kiocb,
+                io.pipe,
+                io.len,
+                io.flags,
+                &mut context,
+            );
+            *io.position = kiocb.ki_pos;
+            from_isize(ret)
+        }
+    }
+
+    /// Splices from a pipe to the host's file; [`FileSystem::write_ended`] is called when it is done.
+    pub(crate) fn splice_write(&self, io: SpliceWrite<'_>) -> Result<usize> {
+        let mut context = self.context(Some(Self::end_write));
+        // SAFETY: As for `splice_read`.
+        unsafe {
+            let mut kiocb = pin_init::zeroed();
+            helpers::vfsh_init_sync_kiocb(&mut kiocb, io.file);
+            kiocb.ki_pos = *io.position;
+            let ret = helpers::backing_file_splice_write(
+                io.pipe,
+                self.as_ptr(),
+                &mut kiocb,
+                io.len,
+                io.flags,
+                &mut context,
+            );
+            *io.position = kiocb.ki_pos;
+            from_isize(ret)
+        }
+    }
+
+    /// Maps the host's file in place of the user's: the area shows the user's path, and stores of
+    /// a shared, writable area are detected.
+    pub(crate) fn mmap(&self, area: VmArea<'_>) -> Result {
+        let mut context = self.context(None);
+        // SAFETY: By the invariants of `area`. If it fails, the core drops the area's reference,
+        // which is to this file by then or still to the user's.
+        to_result(unsafe { helpers::backing_file_mmap(self.as_ptr(), area.vma, &mut context) })
+    }
+
+    /// Makes what was written to the host's file durable.
+    pub(crate) fn fsync(&self, datasync: bool) -> Result {
+        // SAFETY: The file is alive.
+        to_result(unsafe { bindings::vfs_fsync(self.as_ptr(), datasync.into()) })
+    }
+
+    /// Allocates or frees space of the host's file; [`BackingHooks::modified`] is called if that may
+    /// have changed it.
+    pub(crate) fn fallocate(&self, mode: i32, offset: i64, len: i64) -> Result {
+        // SAFETY: The file is alive.
+        to_result(unsafe { bindings::vfs_fallocate(self.as_ptr(), mode, offset, len) })
+    }
+
+    /// Whether the host's file is a directory.
+    pub(crate) fn is_dir(&self) -> bool {
+        // SAFETY: The file is alive, and so is its inode; the type never changes.
+        unsafe { u32::from((*(*self.as_ptr()).f_inode).i_mode) & mode::S_IFMT == mode::S_IFDIR }
+    }
+
+    /// Lists the host's directory from the emitter's position on. The caller lets no two calls for
+    /// one backing file run side by side; if it does, they get each other's positions.
+    pub(crate) fn iterate(&self, emitter: &mut DirEmitter<'_>) -> Result {
+        // SAFETY: The file is alive and a directory, or the calls fail. Its position is a word that
+        // `iterate_dir` starts from, which is why it is set to the emitter's first.
+        unsafe {
+            let wanted = (*emitter.context).pos;
+            if (*self.as_ptr()).f_pos != wanted {
+                let at = bindings::vfs_llseek(self.as_ptr(), wanted, bindings::SEEK_SET as c_int);
+                if at < 0 {
+                    return Err(Error::from_errno(at as c_int));
+                }
+            }
+            to_result(bindings::iterate_dir(self.as_ptr(), emitter.context))
+        }
+    }
+
+    /// Reads from the host's file into kernel memory.
+    pub(crate) fn read_at(&self, buffer: &mut [u8], position: i64) -> Result<usize> {
+        let mut position = position;
+        // SAFETY: The file is alive; the buffer is valid for writes of its length.
+        from_isize(unsafe {
+            bindings::kernel_read(
+                self.as_ptr(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+                &mut position,
+            )
+        })
+    }
+}
+
+impl<H: BackingHooks> Drop for BackingFile<H> {
+    fn drop(&mut self) {
+        // SAFETY: This value owns the reference.
+        unsafe { bindings::fput(self.as_ptr()) };
+    }
+}
+
+/// Takes a reference to the file behind a descriptor of the current process.
+///
+/// `write` is the operation the current thread is in: it is on a file that has no position, so
+/// there is no `fdget_pos` call on this thread that another file could be involved in.
+pub(crate) fn get_file(fd: u32) -> Result<ARef<AnyFile>> {
+    // SAFETY: `fget` takes any number.
+    let file = NonNull::new(unsafe { bindings::fget(fd) }).ok_or(EBADF)?;
+    // SAFETY: `fget` returned a reference. Only the inode, path, flags and credentials of such a
+    // file are ever used (see `BackingFile::open`), never its position.
+    Ok(unsafe { ARef::from_raw(file.cast()) })
+}

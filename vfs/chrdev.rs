@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Character devices with a fixed major number.
+//!
+//! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h),
+//! [`include/linux/device.h`](srctree/include/linux/device.h).
+
+use super::{bindings as helpers, to_int, to_isize};
+use core::{marker::PhantomPinned, ptr::NonNull};
+use kernel::{
+    bindings,
+    error::{from_err_ptr, to_result},
+    ffi::{c_char, c_int, c_long, c_uint, c_ulong},
+    fs::File,
+    prelude::*,
+    sync::{poll::PollTable, Arc, ArcBorrow},
+    types::{ForeignOwnable, Opaque},
+    uaccess::{UserPtr, UserSlice, UserSliceReader, UserSliceWriter},
+};
+
+/// What a device answers to `poll(2)`: can be read, can be written.
+pub(crate) struct Ready {
+    /// A read would not block.
+    pub(crate) read: bool,
+    /// A write would not block.
+    pub(crate) write: bool,
+}
+
+/// A family of character devices of one major number. All functions may sleep.
+pub(crate) trait CharDevice: Send + Sync + Sized + 'static {
+    /// The major number.
+    const MAJOR: u32;
+    /// How many minor numbers there are, from 0 on.
+    const MINORS: u32;
+    /// Name of the driver and the device class.
+    const NAME: &'static CStr;
+    /// Device nodes are named this and the minor number.
+    const NODE: &'static CStr;
+    /// Data of an open device.
+    type Open: Send + Sync + 'static;
+
+    /// Opens device `minor`, which is below [`CharDevice::MINORS`].
+    fn open(&self, minor: u32) -> Result<Arc<Self::Open>>;
+    /// The last descriptor of the open device is gone.
+    fn release(&self, open: Arc<Self::Open>);
+    /// `read(2)`.
+    fn read(open: ArcBorrow<'_, Self::Open>, file: &File, to: UserSliceWriter) -> Result<usize>;
+    /// `write(2)`.
+    fn write(open: ArcBorrow<'_, Self::Open>, from: UserSliceReader) -> Result<usize>;
+    /// `poll(2)`.
+    fn poll(open: ArcBorrow<'_, Self::Open>, file: &File, table: PollTable<'_>) -> Ready;
+    /// `ioctl(2)`.
+    fn ioctl(open: ArcBorrow<'_, Self::Open>, cmd: u32, arg: usize) -> Result<isize>;
+}
+
+/// A registered family of character devices.
+///
+/// # Invariants
+///
+/// `fops` is the table of the registered major number, embedded here: an open device's `f_op` leads
+/// back to the registration. `class` is a class of ours with a device for each minor number.
+#[pin_data(PinnedDrop)]
+pub(crate) struct Registration<T: CharDevice> {
+    #[pin]
+    fops: Opaque<bindings::file_operations>,
+    class: NonNull<bindings::class>,
+    #[pin]
+    device: T,
+    #[pin]
+    _pin: PhantomPinned,
+}
+
+// SAFETY: Nothing in it is tied to a thread.
+unsafe impl<T: CharDevice> Send for Registration<T> {}
+// SAFETY: `&Registration` gives access to `device` alone, which is `Sync`.
+unsafe impl<T: CharDevice> Sync for Registration<T> {}
+
+impl<T: CharDevice> Registration<T> {
+    /// Registers the major number and makes the device nodes.
+    pub(crate) fn new(device: impl PinInit<T, Error>) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            device <- device,
+            fops <- Opaque::try_ffi_init(|slot: *mut bindings::file_operations| {
+                let fops = bindings::file_operations {
+                    owner: super::this_module(),
+                    open: Some(Self::fops_open),
+                    release: Some(Self::fops_release),
+                    read: Some(Self::fops_read),
+                    write: Some(Self::fops_write),
+                    poll: Some(Self::fops_poll),
+                    unlocked_ioctl: Some(Self::fops_ioctl),
+                    llseek: Some(bindings::noop_llseek),
+                    ..pin_init::zeroed()
+                };
+                // SAFETY: The slot is valid for writes and pinned, and `device` is initialised.
+                // INVARIANT: The table is registered and embedded in the registration.
+                unsafe {
+                    slot.write(fops);
+                    to_result(bindings::__register_chrdev(
+                        T::MAJOR,
+                        0,
+                        T::MINORS,
+                        T::NAME.as_ptr().cast(),
+                        slot,
+                    ))
+                }
+            }),
+            class: Self::make_nodes()?,
+            _pin: PhantomPinned,
+        })
+    }
+
+    fn make_nodes() -> Result<NonNull<bindings::class>> {
+        let undo_major = kernel::types::ScopeGuard::new(Self::unregister_major);
+        // SAFETY: The name is static.
+        let class = from_err_ptr(unsafe { helpers::vfsh_class_create(T::NAME.as_ptr().cast()) })?;
+        let class = NonNull::new(class).ok_or(ENOMEM)?;
+        for minor in 0..T::MINORS {
+            // SAFETY: The class is ours; the name of the node is a plain prefix.
+            let ret = unsafe {
+                helpers::vfsh_device_create(
+                    class.as_ptr(),
+                    T::MAJOR,
+                    minor,
+                    T::NODE.as_ptr().cast(),
+                )
+            };
+            if let Err(err) = to_result(ret) {
+                Self::remove_nodes(class, minor);
+                return Err(err);
+            }
+        }
+        undo_major.dismiss();
+        Ok(class)
+    }
+
+    /// Removes the nodes below `minors`, and the class.
+    fn remove_nodes(class: NonNull<bindings::class>, minors: u32) {
+        // SAFETY: The class and these devices of it are ours, and this is their last use.
+        unsafe {
+            for minor in 0..minors {
+                helpers::vfsh_device_destroy(class.as_ptr(), T::MAJOR, minor);
+            }
+            bindings::class_destroy(class.as_ptr());
+        }
+    }
+
+    fn unregister_major() {
+        // SAFETY: It is registered with these numbers and this name. No device is open: an open
+        // one holds a reference to the module, and registering fails before one can be opened.
+        unsafe {
+            bindings::__unregister_chrdev(T::MAJOR, 0, T::MINORS, T::NAME.as_ptr().cast());
+        }
+    }
+
+    /// The open device that `file` is, if it is one of this family.
+    pub(crate) fn of_file(file: &File) -> Option<Arc<T::Open>> {
+        // SAFETY: The file is alive and open, so it has a table.
+        let release = unsafe { (*(*file.as_ptr()).f_op).release? };
+        let ours: unsafe extern "C" fn(*mut bindings::inode, *mut bindings::file) -> c_int =
+            Self::fops_release;
+        if !core::ptr::fn_addr_eq(release, ours) {
+            return None;
+        }
+        // SAFETY: The table is that of a registration of `T`, so `fops_open` succeeded for the
+        // file, and `fops_release` cannot run beside as the caller has a reference.
+        Some(unsafe { Self::open_of(file.as_ptr()) }.into())
+    }
+
+    /// # Safety
+    ///
+    /// `file` is an open file with the table of a registration of `T`, referenced during `'a`.
+    unsafe fn open_of<'a>(file: *mut bindings::file) -> ArcBorrow<'a, T::Open> {
+        // SAFETY: The caller's promise: `fops_open` put an `Arc` there.
+        unsafe { <Arc<T::Open> as ForeignOwnable>::borrow((*file).private_data) }
+    }
+
+    /// # Safety
+    ///
+    /// `file` has the table of a registration of `T`, and holds a reference to the module.
+    unsafe fn device_of<'a>(file: *mut bindings::file) -> &'a T {
+        // SAFETY: The caller's promise: the table is embedded in a registration, which outlives
+        // the module's references.
+        unsafe {
+            let fops: *mut Opaque<bindings::file_operations> = (*file).f_op.cast_mut().cast();
+            let this: *mut Self = kernel::container_of!(fops, Self, fops);
+            &*core::ptr::addr_of!((*this).device)
+        }
+    }
+
+    unsafe extern "C" fn fops_open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+        // SAFETY: The VFS calls with a device of our major number, with a reference to the module.
+        let (minor, device) =
+            unsafe { (helpers::vfsh_inode_minor(inode), Self::device_of(file)) };
+        if minor >= T::MINORS {
+            return ENODEV.to_errno();
+        }
+        to_int(device.open(minor).map(|open| {
+            // SAFETY: `open` may set `private_data`; `release` takes it back.
+            unsafe { (*file).private_data = open.into_foreign() };
+        }))
+    }
+
+    unsafe extern "C" fn fops_release(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+        // SAFETY: The last use of an open device.
+        unsafe {
+            let open = Arc::from_foreign((*file).private_data);
+            (*file).private_data = core::ptr::null_mut();
+            Self::device_of(file).release(open);
+        }
+        0
+    }
+
+    unsafe extern "C" fn fops_read(
+        file: *mut bindings::file,
+        buffer: *mut c_char,
+        len: usize,
+        _position: *mut bindings::loff_t,
+    ) -> isize {
+        let to = UserSlice::new(UserPtr::from_ptr(buffer.cast()), len).writer();
+        // SAFETY: An open device. `llseek` does nothing, so no `fdget_pos` matters.
+        to_isize(unsafe { T::read(Self::open_of(file), File::from_raw_file(file), to) })
+    }
+
+    unsafe extern "C" fn fops_write(
+        file: *mut bindings::file,
+        buffer: *const c_char,
+        len: usize,
+        _position: *mut bindings::loff_t,
+    ) -> isize {
+        let from = UserSlice::new(UserPtr::from_ptr(buffer.cast_mut().cast()), len).reader();
+        // SAFETY: An open device.
+        to_isize(unsafe { T::write(Self::open_of(file), from) })
+    }
+
+    unsafe extern "C" fn fops_poll(
+        file: *mut bindings::file,
+        table: *mut bindings::poll_table_struct,
+    ) -> bindings::__poll_t {
+        // SAFETY: An open device; the table is NULL or the caller's.
+        let ready = unsafe {
+            T::poll(
+                Self::open_of(file),
+                File::from_raw_file(file),
+                PollTable::from_raw(table),
+            )
+        };
+        let mut mask = 0;
+        if ready.read {
+            mask |= bindings::POLLIN | bindings::POLLRDNORM;
+        }
+        if ready.write {
+            mask |= bindings::POLLOUT | bindings::POLLWRNORM;
+        }
+        mask
+    }
+
+    unsafe extern "C" fn fops_ioctl(
+        file: *mut bindings::file,
+        cmd: c_uint,
+        arg: c_ulong,
+    ) -> c_long {
+        // SAFETY: An open device.
+        match T::ioctl(unsafe { Self::open_of(file) }, cmd, arg as usize) {
+            Ok(ret) => ret as c_long,
+            Err(err) => err.to_errno() as c_long,
+        }
+    }
+}
+
+#[pinned_drop]
+impl<T: CharDevice> PinnedDrop for Registration<T> {
+    fn drop(self: Pin<&mut Self>) {
+        Self::remove_nodes(self.class, T::MINORS);
+        Self::unregister_major();
+    }
+}

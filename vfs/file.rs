@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Open files of a file system, and the arguments of operations on them.
+//!
+//! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h).
+
+use super::{bindings as helpers, fs::FileSystem, inode::INode};
+use core::marker::PhantomData;
+use kernel::{bindings, fs::File as AnyFile, types::Opaque};
+
+/// An open file of a file system of type `T`.
+///
+/// # Invariants
+///
+/// Its operations table is one of `T`'s (`ops.rs`), so its inode is an [`INode<T>`]; once `open`
+/// succeeded, and until `release`, `private_data` is a leaked `KBox<T::Handle>`. It is alive while a
+/// `&File` exists.
+#[repr(transparent)]
+pub(crate) struct File<T: FileSystem>(Opaque<bindings::file>, PhantomData<T>);
+
+impl<T: FileSystem> File<T> {
+    /// # Safety
+    ///
+    /// `ptr` must satisfy the type invariants during `'a`.
+    pub(super) unsafe fn from_raw<'a>(ptr: *const bindings::file) -> &'a Self {
+        // SAFETY: `repr(transparent)`, and the caller's promise.
+        unsafe { &*ptr.cast() }
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut bindings::file {
+        self.0.get()
+    }
+
+    /// The file's inode.
+    pub(crate) fn inode(&self) -> &INode<T> {
+        // SAFETY: An open file's `f_inode` never changes and lives as long as the file; its file
+        // system is `T` by the type invariants.
+        unsafe { INode::from_raw((*self.as_ptr()).f_inode) }
+    }
+
+    /// The file system's data of this open file; `None` while it is still being opened.
+    pub(crate) fn handle(&self) -> Option<&T::Handle> {
+        // SAFETY: By the type invariants it is NULL or a `KBox<T::Handle>` that only `release`,
+        // which nothing else runs beside, frees.
+        unsafe { (*self.as_ptr()).private_data.cast::<T::Handle>().as_ref() }
+    }
+
+    /// The flags of `open(2)` as they are now; `fcntl(2)` changes some.
+    pub(crate) fn flags(&self) -> u32 {
+        // SAFETY: The file is alive; an aligned word is read in one piece.
+        unsafe { core::ptr::addr_of!((*self.as_ptr()).f_flags).read_volatile() }
+    }
+
+    /// Whether this very open made the file.
+    pub(crate) fn created(&self) -> bool {
+        // SAFETY: The file is alive. `FMODE_CREATED` is set before `open` and stays.
+        unsafe { (*self.as_ptr()).f_mode & helpers::vfs_consts_VFS_FMODE_CREATED != 0 }
+    }
+
+    /// The file system uid of the opener, in the initial user namespace.
+    pub(crate) fn fsuid(&self) -> u32 {
+        // SAFETY: `f_cred` never changes and lives as long as the file.
+        unsafe { helpers::vfsh_file_fsuid(self.as_ptr()) }
+    }
+}
+
+/// Reads the flags of any file.
+pub(crate) fn is_nonblocking(file: &AnyFile) -> bool {
+    file.flags() & bindings::O_NONBLOCK != 0
+}
+
+/// The access mode bits of file flags.
+pub(crate) mod access {
+    use kernel::bindings;
+
+    /// Mask of the access mode.
+    pub(crate) const O_ACCMODE: u32 = bindings::O_ACCMODE;
+    /// For writing only.
+    pub(crate) const O_WRONLY: u32 = bindings::O_WRONLY;
+    /// For reading and writing.
+    pub(crate) const O_RDWR: u32 = bindings::O_RDWR;
+}
+
+/// A read in progress: where it stands in the file, and the memory to fill.
+///
+/// # Invariants
+///
+/// Both pointers are those the VFS passed to `read_iter`, and valid during `'a`.
+pub(crate) struct ReadIo<'a> {
+    pub(super) kiocb: *mut bindings::kiocb,
+    pub(super) iter: *mut bindings::iov_iter,
+    pub(super) _life: PhantomData<&'a ()>,
+}
+
+/// A write in progress: where it stands in the file, and the memory to take from.
+///
+/// # Invariants
+///
+/// Both pointers are those the VFS passed to `write_iter`, and valid during `'a`.
+pub(crate) struct WriteIo<'a> {
+    pub(super) kiocb: *mut bindings::kiocb,
+    pub(super) iter: *mut bindings::iov_iter,
+    pub(super) _life: PhantomData<&'a ()>,
+}
+
+macro_rules! impl_io {
+    ($io:ident) => {
+        impl $io<'_> {
+            /// Where in the file it begins.
+            pub(crate) fn position(&self) -> i64 {
+                // SAFETY: Valid by the type invariants.
+                unsafe { (*self.kiocb).ki_pos }
+            }
+
+            /// How many bytes are wanted.
+            pub(crate) fn count(&self) -> usize {
+                // SAFETY: Valid by the type invariants.
+                unsafe { helpers::vfsh_iov_iter_count(self.iter) }
+            }
+        }
+    };
+}
+impl_io!(ReadIo);
+impl_io!(WriteIo);
+
+/// A splice to a pipe in progress.
+///
+/// # Invariants
+///
+/// The pointers are those the VFS passed to `splice_read`, and valid during `'a`.
+pub(crate) struct SpliceRead<'a> {
+    pub(super) file: *mut bindings::file,
+    pub(super) position: *mut bindings::loff_t,
+    pub(super) pipe: *mut bindings::pipe_inode_info,
+    pub(super) len: usize,
+    pub(super) flags: u32,
+    pub(super) _life: PhantomData<&'a ()>,
+}
+
+/// A splice from a pipe in progress.
+///
+/// # Invariants
+///
+/// The pointers are those the VFS passed to `splice_write`, and valid during `'a`.
+pub(crate) struct SpliceWrite<'a> {
+    pub(super) file: *mut bindings::file,
+    pub(super) position: *mut bindings::loff_t,
+    pub(super) pipe: *mut bindings::pipe_inode_info,
+    pub(super) len: usize,
+    pub(super) flags: u32,
+    pub(super) _life: PhantomData<&'a ()>,
+}
+
+macro_rules! impl_splice {
+    ($io:ident) => {
+        impl $io<'_> {
+            /// Where in the file it begins.
+            pub(crate) fn position(&self) -> i64 {
+                // SAFETY: Valid by the type invariants.
+                unsafe { *self.position }
+            }
+
+            /// How many bytes are wanted.
+            pub(crate) fn count(&self) -> usize {
+                self.len
+            }
+        }
+    };
+}
+impl_splice!(SpliceRead);
+impl_splice!(SpliceWrite);
+
+/// A memory area that is being made by `mmap(2)`.
+///
+/// # Invariants
+///
+/// The area is under construction during `'a`: nobody else sees it, `mmap_lock` is held for writing.
+pub(crate) struct VmArea<'a> {
+    pub(super) vma: *mut bindings::vm_area_struct,
+    pub(super) _life: PhantomData<&'a ()>,
+}
+
+impl VmArea<'_> {
+    /// Where in the file it begins, in bytes.
+    pub(crate) fn position(&self) -> i64 {
+        // SAFETY: Valid by the type invariants.
+        let pages = unsafe { (*self.vma).vm_pgoff };
+        (pages as i64) << kernel::page::PAGE_SHIFT
+    }
+
+    /// Its length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        // SAFETY: Valid by the type invariants.
+        let area = unsafe { &(*self.vma).__bindgen_anon_1.__bindgen_anon_1 };
+        (area.vm_end - area.vm_start) as usize
+    }
+}
+
+/// Takes the entries of a directory listing.
+///
+/// # Invariants
+///
+/// `context` is that of the `iterate_shared` call of `file`, and valid during `'a`.
+pub(crate) struct DirEmitter<'a> {
+    pub(super) file: *mut bindings::file,
+    pub(super) context: *mut bindings::dir_context,
+    pub(super) _life: PhantomData<&'a ()>,
+}
+
+impl DirEmitter<'_> {
+    /// The position of the next entry.
+    pub(crate) fn position(&self) -> i64 {
+        // SAFETY: Valid by the type invariants.
+        unsafe { (*self.context).pos }
+    }
+
+    /// Moves on.
+    pub(crate) fn set_position(&mut self, position: i64) {
+        // SAFETY: Valid by the type invariants, and used by this call alone.
+        unsafe { (*self.context).pos = position };
+    }
+
+    /// Emits `.` and `..` if they are due; false if the reader has no room.
+    pub(crate) fn dots(&mut self) -> bool {
+        // SAFETY: Valid by the type invariants.
+        unsafe { helpers::vfsh_dir_emit_dots(self.file, self.context) }
+    }
+
+    /// Emits an entry; false if the reader has no room for it.
+    pub(crate) fn entry(&mut self, name: &[u8], ino: u64, kind: u8) -> bool {
+        // SAFETY: Valid by the type invariants; the name is read during the call only.
+        unsafe {
+            helpers::vfsh_dir_emit(
+                self.context,
+                name.as_ptr().cast(),
+                name.len() as _,
+                ino,
+                kind.into(),
+            )
+        }
+    }
+}

@@ -1,0 +1,409 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * C helpers of vfs/: see helpers.h.  No policy lives here; what a function
+ * needs of its caller stands at the SAFETY comment of its Rust caller.
+ */
+
+#include <linux/cred.h>
+#include <linux/dcache.h>
+#include <linux/device.h>
+#include <linux/file.h>
+#include <linux/hash.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/pagemap.h>
+#include <linux/pid_namespace.h>
+#include <linux/ratelimit.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include <linux/user_namespace.h>
+#include <linux/version.h>
+
+#include "helpers.h"
+
+/* the module! macro has no field for it */
+MODULE_VERSION(VFS_MODULE_VERSION);
+
+void vfsh_inode_set_attr(struct inode *inode, const struct vfs_attr *attr)
+{
+	if (attr->valid & VFS_ATTR_MODE)
+		WRITE_ONCE(inode->i_mode, attr->mode);
+	if (attr->valid & VFS_ATTR_UID)
+		inode->i_uid = make_kuid(&init_user_ns, attr->uid);
+	if (attr->valid & VFS_ATTR_GID)
+		inode->i_gid = make_kgid(&init_user_ns, attr->gid);
+	if (attr->valid & VFS_ATTR_NLINK)
+		set_nlink(inode, attr->nlink);
+	if (attr->valid & VFS_ATTR_SIZE)
+		vfsh_inode_set_size(inode, attr->size);
+	if (attr->valid & VFS_ATTR_ATIME)
+		inode_set_atime(inode, attr->atime_sec, attr->atime_nsec);
+	if (attr->valid & VFS_ATTR_MTIME)
+		inode_set_mtime(inode, attr->mtime_sec, attr->mtime_nsec);
+	if (attr->valid & VFS_ATTR_CTIME)
+		inode_set_ctime(inode, attr->ctime_sec, attr->ctime_nsec);
+}
+
+void vfsh_inode_set_size(struct inode *inode, loff_t size)
+{
+	/* i_lock orders the writers of i_size_seqcount on 32 bit */
+	spin_lock(&inode->i_lock);
+	i_size_write(inode, size);
+	inode->i_blocks = (size + 511) >> 9;
+	spin_unlock(&inode->i_lock);
+}
+
+loff_t vfsh_inode_size(const struct inode *inode)
+{
+	return i_size_read(inode);
+}
+
+void vfsh_inode_touch(struct inode *inode)
+{
+	inode_set_mtime_to_ts(inode, inode_set_ctime_current(inode));
+}
+
+void vfsh_inode_rehash(struct inode *inode, u64 hash)
+{
+	remove_inode_hash(inode);
+	inode->i_ino = hash;
+	__insert_inode_hash(inode, hash);
+}
+
+void vfsh_inode_unhash(struct inode *inode)
+{
+	remove_inode_hash(inode);
+}
+
+bool vfsh_inode_is_new(struct inode *inode)
+{
+	return inode_state_read_once(inode) & I_NEW;
+}
+
+bool vfsh_inode_execute_ok(struct inode *inode)
+{
+	return execute_ok(inode);
+}
+
+void vfsh_inode_lock(struct inode *inode)
+{
+	inode_lock(inode);
+}
+
+void vfsh_inode_unlock(struct inode *inode)
+{
+	inode_unlock(inode);
+}
+
+void vfsh_inode_lock_shared(struct inode *inode)
+{
+	inode_lock_shared(inode);
+}
+
+void vfsh_inode_unlock_shared(struct inode *inode)
+{
+	inode_unlock_shared(inode);
+}
+
+int vfsh_inode_lock_killable(struct inode *inode)
+{
+	return inode_lock_killable(inode);
+}
+
+void vfsh_inode_special(struct inode *inode, u64 rdev)
+{
+	init_special_inode(inode, inode->i_mode, huge_decode_dev(rdev));
+}
+
+void vfsh_inode_make_symlink(struct inode *inode,
+			    const struct address_space_operations *aops)
+{
+	/* page_get_link() hands out folio_address() of the cached page */
+	inode_nohighmem(inode);
+	inode->i_data.a_ops = aops;
+}
+
+void *vfsh_alloc_inode(struct super_block *sb, struct kmem_cache *cache)
+{
+	return alloc_inode_sb(sb, cache, GFP_KERNEL);
+}
+
+struct kmem_cache *vfsh_inode_cache_create(const char *name, unsigned int size,
+					  unsigned int align,
+					  void (*ctor)(void *obj))
+{
+	return kmem_cache_create(name, size, align,
+				 SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT, ctor);
+}
+
+void *vfsh_folio_address(struct folio *folio)
+{
+	return folio_address(folio);
+}
+
+struct inode *vfsh_folio_host(struct folio *folio)
+{
+	return folio->mapping->host;
+}
+
+void vfsh_iattr_to_attr(const struct iattr *iattr, struct vfs_attr *attr)
+{
+	memset(attr, 0, sizeof(*attr));
+	if (iattr->ia_valid & ATTR_MODE) {
+		attr->valid |= VFS_ATTR_MODE;
+		attr->mode = iattr->ia_mode;
+	}
+	if (iattr->ia_valid & ATTR_UID) {
+		attr->valid |= VFS_ATTR_UID;
+		attr->uid = from_kuid(&init_user_ns, iattr->ia_uid);
+	}
+	if (iattr->ia_valid & ATTR_GID) {
+		attr->valid |= VFS_ATTR_GID;
+		attr->gid = from_kgid(&init_user_ns, iattr->ia_gid);
+	}
+	if (iattr->ia_valid & ATTR_SIZE) {
+		attr->valid |= VFS_ATTR_SIZE;
+		attr->size = iattr->ia_size;
+	}
+	if (iattr->ia_valid & ATTR_ATIME) {
+		attr->valid |= VFS_ATTR_ATIME;
+		attr->atime_sec = iattr->ia_atime.tv_sec;
+		attr->atime_nsec = iattr->ia_atime.tv_nsec;
+	}
+	if (iattr->ia_valid & ATTR_MTIME) {
+		attr->valid |= VFS_ATTR_MTIME;
+		attr->mtime_sec = iattr->ia_mtime.tv_sec;
+		attr->mtime_nsec = iattr->ia_mtime.tv_nsec;
+	}
+	if (iattr->ia_valid & ATTR_CTIME) {
+		attr->valid |= VFS_ATTR_CTIME;
+		attr->ctime_sec = iattr->ia_ctime.tv_sec;
+		attr->ctime_nsec = iattr->ia_ctime.tv_nsec;
+	}
+}
+
+void vfsh_fillattr(u32 request_mask, struct inode *inode, struct kstat *stat)
+{
+	generic_fillattr(&nop_mnt_idmap, request_mask, inode, stat);
+}
+
+void vfsh_dentry_for_each_inode(struct dentry *parent,
+			       void (*each)(struct inode *inode, void *arg),
+			       void *arg)
+{
+	struct dentry *child;
+
+	spin_lock(&parent->d_lock);
+	rcu_read_lock();
+	hlist_for_each_entry(child, &parent->d_children, d_sib) {
+		struct inode *inode = d_inode_rcu(child);
+
+		if (inode)
+			each(inode, arg);
+	}
+	rcu_read_unlock();
+	spin_unlock(&parent->d_lock);
+}
+
+unsigned int vfsh_dentry_count(const struct dentry *dentry)
+{
+	return d_count(dentry);
+}
+
+struct inode *vfsh_dentry_inode(const struct dentry *dentry)
+{
+	return d_inode(dentry);
+}
+
+struct inode *vfsh_dentry_inode_rcu(const struct dentry *dentry)
+{
+	return d_inode_rcu(dentry);
+}
+
+bool vfsh_dentry_is_dir(const struct dentry *dentry)
+{
+	return d_is_dir(dentry);
+}
+
+void vfsh_sb_init(struct super_block *sb, unsigned long magic,
+		 const struct super_operations *s_op,
+		 const struct dentry_operations *d_op)
+{
+	sb->s_flags |= SB_NOATIME;
+	sb->s_blocksize = 4096;
+	sb->s_blocksize_bits = 12;
+	sb->s_maxbytes = MAX_LFS_FILESIZE;
+	sb->s_magic = magic;
+	sb->s_op = s_op;
+	sb->s_time_gran = 1;
+	sb->s_time_min = S64_MIN;
+	sb->s_time_max = S64_MAX;
+	set_default_d_op(sb, d_op);
+}
+
+int vfsh_fc_fd_param(struct fs_context *fc,
+		    const struct fs_parameter_spec *specs,
+		    struct fs_parameter *param, struct file **file)
+{
+	struct fs_parse_result result;
+	int opt;
+
+	opt = fs_parse(fc, specs, param, &result);
+	if (opt < 0)
+		return opt;
+
+	if (param->type == fs_value_is_file) {
+		*file = param->file;
+		param->file = NULL;
+	} else {
+		*file = fget(result.uint_32);
+	}
+	return *file ? 0 : -EBADF;
+}
+
+void vfsh_fc_error(struct fs_context *fc, const char *name, const char *message)
+{
+	errorf(fc, "%s: %s", name, message);
+}
+
+void vfsh_fd_spec(struct fs_parameter_spec *spec, const char *name)
+{
+	*spec = (struct fs_parameter_spec)fsparam_fd(name, 0);
+}
+
+struct file *vfsh_backing_file_open(struct file *user, int flags,
+				   const struct path *path,
+				   const struct cred *cred)
+{
+	return backing_file_open(user, flags, path, cred);
+}
+
+bool vfsh_dir_emit(struct dir_context *ctx, const char *name, int len, u64 ino,
+		  unsigned int type)
+{
+	return dir_emit(ctx, name, len, ino, type);
+}
+
+bool vfsh_dir_emit_dots(struct file *file, struct dir_context *ctx)
+{
+	return dir_emit_dots(file, ctx);
+}
+
+u32 vfsh_file_fsuid(const struct file *file)
+{
+	return from_kuid(&init_user_ns, file->f_cred->fsuid);
+}
+
+bool vfsh_file_supports_mmap(struct file *file)
+{
+	return can_mmap_file(file);
+}
+
+void vfsh_init_sync_kiocb(struct kiocb *kiocb, struct file *file)
+{
+	init_sync_kiocb(kiocb, file);
+}
+
+size_t vfsh_iov_iter_count(const struct iov_iter *iter)
+{
+	return iov_iter_count(iter);
+}
+
+bool vfsh_vma_shared_maywrite(const struct vm_area_struct *vma)
+{
+	return (vma->vm_flags & (VM_SHARED | VM_MAYWRITE)) ==
+	       (VM_SHARED | VM_MAYWRITE);
+}
+
+bool vfsh_vma_desc_shared_maywrite(const struct vm_area_desc *desc)
+{
+	return vma_flags_test(&desc->vma_flags, VMA_SHARED_BIT) &&
+	       vma_flags_test(&desc->vma_flags, VMA_MAYWRITE_BIT);
+}
+
+void vfsh_vm_ops_forbid_uffd(struct vm_operations_struct *ops)
+{
+#ifdef CONFIG_USERFAULTFD
+	ops->uffd_ops = NULL;
+#endif
+}
+
+struct class *vfsh_class_create(const char *name)
+{
+	return class_create(name);
+}
+
+int vfsh_device_create(struct class *cls, unsigned int major,
+		      unsigned int minor, const char *prefix)
+{
+	return PTR_ERR_OR_ZERO(device_create(cls, NULL, MKDEV(major, minor),
+					     NULL, "%s%u", prefix, minor));
+}
+
+void vfsh_device_destroy(struct class *cls, unsigned int major,
+			unsigned int minor)
+{
+	device_destroy(cls, MKDEV(major, minor));
+}
+
+unsigned int vfsh_inode_minor(const struct inode *inode)
+{
+	return iminor(inode);
+}
+
+u32 vfsh_current_fsuid(void)
+{
+	return from_kuid(&init_user_ns, current_fsuid());
+}
+
+bool vfsh_current_in_init_pid_ns(void)
+{
+	return task_active_pid_ns(current) == &init_pid_ns;
+}
+
+bool vfsh_current_in_init_namespaces(void)
+{
+	return vfsh_current_in_init_pid_ns() &&
+	       current_user_ns() == &init_user_ns;
+}
+
+bool vfsh_current_cannot_be_signalled(void)
+{
+	return current->flags & (PF_EXITING | PF_KTHREAD);
+}
+
+void vfsh_block_signals(sigset_t *saved)
+{
+	sigset_t blocked;
+
+	sigfillset(&blocked);
+	sigdelset(&blocked, SIGKILL);
+	sigdelset(&blocked, SIGSTOP);
+	sigdelset(&blocked, SIGINT);
+	sigprocmask(SIG_SETMASK, &blocked, saved);
+}
+
+void vfsh_unblock_signals(const sigset_t *saved)
+{
+	sigset_t set = *saved;
+
+	sigprocmask(SIG_SETMASK, &set, NULL);
+}
+
+int vfsh_current_pid(void)
+{
+	return task_pid_nr_ns(current, &init_pid_ns);
+}
+
+int vfsh_current_pgid(void)
+{
+	return task_pgrp_nr_ns(current, &init_pid_ns);
+}
+
+bool vfsh_may_warn(void)
+{
+	static DEFINE_RATELIMIT_STATE(limit, DEFAULT_RATELIMIT_INTERVAL,
+				      DEFAULT_RATELIMIT_BURST);
+
+	return __ratelimit(&limit);
+}

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * C helpers of vfs/: what the kernel offers only as a macro or a static
+ * inline, and the few places where kernel versions differ.
+ *
+ * bindgen reads this header; every function is declared here and nowhere else.
+ */
+#ifndef _VFS_HELPERS_H
+#define _VFS_HELPERS_H
+
+#include <linux/backing-file.h>
+#include <linux/completion.h>
+#include <linux/fs.h>
+#include <linux/fs_context.h>
+#include <linux/fs_parser.h>
+#include <linux/mm.h>
+#include <linux/namei.h>
+#include <linux/signal.h>
+#include <linux/statfs.h>
+#include <linux/types.h>
+
+struct backing_file_ctx;
+struct module;
+
+/* macros that bindgen cannot evaluate, or that are not in kernel::bindings */
+enum vfs_consts {
+	VFS_IOCB_DSYNC = (__force int)IOCB_DSYNC,
+	VFS_IOCB_DIRECT = (__force int)IOCB_DIRECT,
+	VFS_SB_NOATIME = SB_NOATIME,
+	VFS_LOOKUP_RCU = LOOKUP_RCU,
+	VFS_FMODE_CREATED = (__force int)FMODE_CREATED,
+};
+
+/* Which members of struct vfs_attr are meant. */
+#define VFS_ATTR_MODE	0x001u
+#define VFS_ATTR_UID	0x002u
+#define VFS_ATTR_GID	0x004u
+#define VFS_ATTR_NLINK	0x008u
+#define VFS_ATTR_SIZE	0x010u
+#define VFS_ATTR_ATIME	0x020u
+#define VFS_ATTR_MTIME	0x040u
+#define VFS_ATTR_CTIME	0x080u
+
+/*
+ * Attributes of an inode as they come from, or go to, a remote party: ids are
+ * those of the initial user namespace, a size is in bytes.
+ */
+struct vfs_attr {
+	u32 valid;
+	u32 mode;
+	u32 uid;
+	u32 gid;
+	u32 nlink;
+	u64 rdev;
+	s64 size;
+	s64 atime_sec;
+	s64 mtime_sec;
+	s64 ctime_sec;
+	s64 atime_nsec;
+	s64 mtime_nsec;
+	s64 ctime_nsec;
+};
+
+/* inode.c side */
+void vfsh_inode_set_attr(struct inode *inode, const struct vfs_attr *attr);
+void vfsh_inode_set_size(struct inode *inode, loff_t size);
+loff_t vfsh_inode_size(const struct inode *inode);
+void vfsh_inode_touch(struct inode *inode);
+void vfsh_inode_rehash(struct inode *inode, u64 hash);
+void vfsh_inode_unhash(struct inode *inode);
+bool vfsh_inode_is_new(struct inode *inode);
+bool vfsh_inode_execute_ok(struct inode *inode);
+void vfsh_inode_lock(struct inode *inode);
+void vfsh_inode_unlock(struct inode *inode);
+void vfsh_inode_lock_shared(struct inode *inode);
+void vfsh_inode_unlock_shared(struct inode *inode);
+int vfsh_inode_lock_killable(struct inode *inode);
+void vfsh_inode_special(struct inode *inode, u64 rdev);
+void vfsh_inode_make_symlink(struct inode *inode,
+			    const struct address_space_operations *aops);
+void *vfsh_alloc_inode(struct super_block *sb, struct kmem_cache *cache);
+struct kmem_cache *vfsh_inode_cache_create(const char *name, unsigned int size,
+					  unsigned int align,
+					  void (*ctor)(void *obj));
+void *vfsh_folio_address(struct folio *folio);
+struct inode *vfsh_folio_host(struct folio *folio);
+void vfsh_iattr_to_attr(const struct iattr *iattr, struct vfs_attr *attr);
+void vfsh_fillattr(u32 request_mask, struct inode *inode, struct kstat *stat);
+
+/* dcache */
+void vfsh_dentry_for_each_inode(struct dentry *parent,
+			       void (*each)(struct inode *inode, void *arg),
+			       void *arg);
+unsigned int vfsh_dentry_count(const struct dentry *dentry);
+struct inode *vfsh_dentry_inode(const struct dentry *dentry);
+struct inode *vfsh_dentry_inode_rcu(const struct dentry *dentry);
+bool vfsh_dentry_is_dir(const struct dentry *dentry);
+
+/* super block */
+void vfsh_sb_init(struct super_block *sb, unsigned long magic,
+		 const struct super_operations *s_op,
+		 const struct dentry_operations *d_op);
+int vfsh_fc_fd_param(struct fs_context *fc,
+		    const struct fs_parameter_spec *specs,
+		    struct fs_parameter *param, struct file **file);
+void vfsh_fc_error(struct fs_context *fc, const char *name, const char *message);
+void vfsh_fd_spec(struct fs_parameter_spec *spec, const char *name);
+
+/* file */
+struct file *vfsh_backing_file_open(struct file *user, int flags,
+				   const struct path *path,
+				   const struct cred *cred);
+bool vfsh_dir_emit(struct dir_context *ctx, const char *name, int len, u64 ino,
+		  unsigned int type);
+bool vfsh_dir_emit_dots(struct file *file, struct dir_context *ctx);
+u32 vfsh_file_fsuid(const struct file *file);
+bool vfsh_file_supports_mmap(struct file *file);
+void vfsh_init_sync_kiocb(struct kiocb *kiocb, struct file *file);
+size_t vfsh_iov_iter_count(const struct iov_iter *iter);
+
+/* mm */
+bool vfsh_vma_shared_maywrite(const struct vm_area_struct *vma);
+bool vfsh_vma_desc_shared_maywrite(const struct vm_area_desc *desc);
+void vfsh_vm_ops_forbid_uffd(struct vm_operations_struct *ops);
+
+/* char device */
+struct class *vfsh_class_create(const char *name);
+int vfsh_device_create(struct class *cls, unsigned int major,
+		      unsigned int minor, const char *prefix);
+void vfsh_device_destroy(struct class *cls, unsigned int major,
+			unsigned int minor);
+unsigned int vfsh_inode_minor(const struct inode *inode);
+
+/* task */
+u32 vfsh_current_fsuid(void);
+bool vfsh_current_in_init_namespaces(void);
+bool vfsh_current_in_init_pid_ns(void);
+bool vfsh_current_cannot_be_signalled(void);
+void vfsh_block_signals(sigset_t *saved);
+void vfsh_unblock_signals(const sigset_t *saved);
+int vfsh_current_pid(void);
+int vfsh_current_pgid(void);
+
+/* messages */
+bool vfsh_may_warn(void);
+
+#endif

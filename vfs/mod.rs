@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Safe abstractions over the parts of the VFS that the `kernel` crate has not got.
+//!
+//! This folder is the only place of the module where `unsafe` stands, and it knows nothing of the
+//! file system above it: a file system implements [`FileSystem`], a character device
+//! [`CharDevice`], and the owner of a file that is served from a file of another file system
+//! [`BackingHooks`].  Everything that differs between kernel versions is settled here.
+//!
+//! What ties a pointer of the C side to a Rust type is always one of three things, and each module
+//! says which: the operations table the kernel called us through, the super block's type, or the
+//! table embedded in the object that owns it (`container_of`).
+
+#![deny(unsafe_op_in_unsafe_fn)]
+#![deny(clippy::undocumented_unsafe_blocks)]
+
+pub(crate) mod backing;
+mod bindings;
+pub(crate) mod chrdev;
+pub(crate) mod dentry;
+pub(crate) mod file;
+pub(crate) mod fs;
+pub(crate) mod inode;
+mod ops;
+pub(crate) mod sb;
+pub(crate) mod task;
+pub(crate) mod wait;
+
+pub(crate) use backing::{BackingFile, BackingHooks};
+pub(crate) use dentry::{Dentry, Name};
+pub(crate) use file::File;
+pub(crate) use fs::FileSystem;
+pub(crate) use inode::{Attr, INode};
+pub(crate) use sb::SuperBlock;
+
+use kernel::prelude::*;
+
+/// Like `pr_warn!`, but says no more than a few lines in a row: whoever makes it say something could
+/// do so for ever.
+macro_rules! warn_limited {
+    ($($arg:tt)*) => {
+        if $crate::vfs::may_warn() {
+            ::kernel::prelude::pr_warn!($($arg)*);
+        }
+    };
+}
+pub(crate) use warn_limited;
+
+/// Whether another warning is due: see `warn_limited!`.
+pub(crate) fn may_warn() -> bool {
+    // SAFETY: The rate limit has a lock of its own.
+    unsafe { bindings::vfsh_may_warn() }
+}
+
+/// Turns a result into what a C operation returns: 0 or a negative errno.
+fn to_int(result: Result) -> kernel::ffi::c_int {
+    match result {
+        Ok(()) => 0,
+        Err(err) => err.to_errno(),
+    }
+}
+
+/// Turns a byte count into what a C operation returns: the count or a negative errno.
+fn to_isize(result: Result<usize>) -> isize {
+    match result {
+        // A count never exceeds `MAX_RW_COUNT`, so it fits.
+        Ok(count) => count as isize,
+        Err(err) => err.to_errno() as isize,
+    }
+}
+
+/// Reads a count or negative errno of the C side.
+fn from_isize(ret: isize) -> Result<usize> {
+    usize::try_from(ret).map_err(|_| Error::from_errno(ret as i32))
+}
+
+/// The `struct module` this code is linked into.
+fn this_module() -> *mut kernel::bindings::module {
+    // The compiler takes issue with the empty structs in it; nothing of it is passed by value.
+    #[allow(improper_ctypes)]
+    extern "C" {
+        static __this_module: kernel::types::Opaque<kernel::bindings::module>;
+    }
+    // SAFETY: modpost defines `__this_module` in every module; only its address is taken, and it
+    // is as long-lived as this code.
+    unsafe { __this_module.get() }
+}

@@ -1,0 +1,538 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The operations tables of a [`FileSystem`], and the functions in them.
+//!
+//! The VFS calls the functions of a table only with objects that were given that table, and those
+//! are the ones of `T`: `NewInode::init` sets the tables of inodes (and by them of files),
+//! `fill_super` those of dentries. Each `SAFETY` comment below that says "an object of this table"
+//! means this.
+
+use super::{
+    bindings as helpers,
+    dentry::{Dentry, Name},
+    file::{DirEmitter, File, ReadIo, SpliceRead, SpliceWrite, VmArea, WriteIo},
+    fs::FileSystem,
+    inode::{Attr, INode},
+    to_int, to_isize,
+};
+use core::{marker::PhantomData, ptr::NonNull};
+use kernel::{
+    bindings::{self, dentry, inode, loff_t, mnt_idmap},
+    ffi::{c_char, c_int, c_long, c_uint},
+    prelude::*,
+    str::CStr,
+    sync::aref::ARef,
+};
+
+/// Operations that all kinds of inodes share.
+struct AnyOps<T: FileSystem>(PhantomData<T>);
+
+impl<T: FileSystem> AnyOps<T> {
+    unsafe extern "C" fn permission(_: *mut mnt_idmap, inode: *mut inode, mask: c_int) -> c_int {
+        // SAFETY: An object of this table.
+        let inode = unsafe { INode::<T>::from_raw(inode) };
+        let mask = mask as u32;
+        to_int(T::permission(inode, mask, mask & bindings::MAY_NOT_BLOCK != 0))
+    }
+
+    unsafe extern "C" fn getattr(
+        _: *mut mnt_idmap,
+        path: *const bindings::path,
+        stat: *mut bindings::kstat,
+        request: u32,
+        _flags: c_uint,
+    ) -> c_int {
+        // SAFETY: `path` leads to a positive dentry of an object of this table.
+        let inode = unsafe { INode::<T>::from_raw(helpers::vfsh_dentry_inode((*path).dentry)) };
+        to_int(T::getattr(inode).map(|()| {
+            // SAFETY: `stat` is the caller's to fill.
+            unsafe { helpers::vfsh_fillattr(request, inode.as_ptr(), stat) };
+        }))
+    }
+
+    unsafe extern "C" fn setattr(
+        _: *mut mnt_idmap,
+        dentry: *mut dentry,
+        iattr: *mut bindings::iattr,
+    ) -> c_int {
+        // SAFETY: A positive dentry of an object of this table; `iattr` is the caller's.
+        let (inode, attr) = unsafe {
+            (
+                INode::<T>::from_raw(helpers::vfsh_dentry_inode(dentry)),
+                Attr::from_iattr(iattr),
+            )
+        };
+        to_int(T::setattr(inode, &attr))
+    }
+
+    unsafe extern "C" fn open(inode: *mut inode, file: *mut bindings::file) -> c_int {
+        // SAFETY: Objects of this table; the file is being opened and nobody else's.
+        let (inode, this) = unsafe { (INode::<T>::from_raw(inode), File::<T>::from_raw(file)) };
+        to_int(T::open(inode, this).and_then(|handle| {
+            // If the allocation fails, the handle is dropped: the open is undone.
+            let handle = KBox::new(handle, GFP_KERNEL)?;
+            // SAFETY: `open` may set `private_data`; `release` takes it back.
+            unsafe { (*file).private_data = KBox::into_raw(handle).cast() };
+            Ok(())
+        }))
+    }
+
+    unsafe extern "C" fn release(_: *mut inode, file: *mut bindings::file) -> c_int {
+        // SAFETY: The last use of the file; `open` set `private_data`, as `release` is not called
+        // for a file that was not opened.
+        unsafe {
+            let handle: *mut T::Handle = (*file).private_data.cast();
+            (*file).private_data = core::ptr::null_mut();
+            drop(KBox::from_raw(handle));
+        }
+        0
+    }
+
+    unsafe extern "C" fn fsync(
+        file: *mut bindings::file,
+        _start: loff_t,
+        _end: loff_t,
+        datasync: c_int,
+    ) -> c_int {
+        // SAFETY: An open object of this table.
+        to_int(T::fsync(unsafe { File::from_raw(file) }, datasync != 0))
+    }
+}
+
+/// Tables of regular files.
+pub(super) struct FileOps<T: FileSystem>(PhantomData<T>);
+
+impl<T: FileSystem> FileOps<T> {
+    const INODE: bindings::inode_operations = bindings::inode_operations {
+        permission: Some(AnyOps::<T>::permission),
+        getattr: Some(AnyOps::<T>::getattr),
+        setattr: Some(AnyOps::<T>::setattr),
+        ..pin_init::zeroed()
+    };
+
+    const FILE: bindings::file_operations = bindings::file_operations {
+        llseek: Some(bindings::generic_file_llseek),
+        read_iter: Some(Self::read_iter),
+        write_iter: Some(Self::write_iter),
+        mmap: Some(Self::mmap),
+        open: Some(AnyOps::<T>::open),
+        release: Some(AnyOps::<T>::release),
+        fsync: Some(AnyOps::<T>::fsync),
+        splice_read: Some(Self::splice_read),
+        splice_write: Some(Self::splice_write),
+        fallocate: Some(Self::fallocate),
+        ..pin_init::zeroed()
+    };
+
+    pub(super) fn inode_operations() -> &'static bindings::inode_operations {
+        &Self::INODE
+    }
+
+    pub(super) fn file_operations() -> &'static bindings::file_operations {
+        &Self::FILE
+    }
+
+    unsafe extern "C" fn read_iter(
+        kiocb: *mut bindings::kiocb,
+        iter: *mut bindings::iov_iter,
+    ) -> isize {
+        // SAFETY: An open object of this table, alive while the kiocb is.
+        let file = unsafe { File::<T>::from_raw((*kiocb).ki_filp) };
+        // INVARIANT: As passed by the VFS.
+        let io = ReadIo {
+            kiocb,
+            iter,
+            _life: PhantomData,
+        };
+        to_isize(T::read(file, io))
+    }
+
+    unsafe extern "C" fn write_iter(
+        kiocb: *mut bindings::kiocb,
+        iter: *mut bindings::iov_iter,
+    ) -> isize {
+        // SAFETY: An open object of this table, alive while the kiocb is.
+        let file = unsafe { File::<T>::from_raw((*kiocb).ki_filp) };
+        // INVARIANT: As passed by the VFS.
+        let io = WriteIo {
+            kiocb,
+            iter,
+            _life: PhantomData,
+        };
+        to_isize(T::write(file, io))
+    }
+
+    unsafe extern "C" fn splice_read(
+        file: *mut bindings::file,
+        position: *mut loff_t,
+        pipe: *mut bindings::pipe_inode_info,
+        len: usize,
+        flags: c_uint,
+    ) -> isize {
+        // INVARIANT: As passed by the VFS.
+        let io = SpliceRead {
+            file,
+            position,
+            pipe,
+            len,
+            flags,
+            _life: PhantomData,
+        };
+        // SAFETY: An open object of this table.
+        to_isize(T::splice_read(unsafe { File::from_raw(file) }, io))
+    }
+
+    unsafe extern "C" fn splice_write(
+        pipe: *mut bindings::pipe_inode_info,
+        file: *mut bindings::file,
+        position: *mut loff_t,
+        len: usize,
+        flags: c_uint,
+    ) -> isize {
+        // INVARIANT: As passed by the VFS.
+        let io = SpliceWrite {
+            file,
+            position,
+            pipe,
+            len,
+            flags,
+            _life: PhantomData,
+        };
+        // SAFETY: An open object of this table.
+        to_isize(T::splice_write(unsafe { File::from_raw(file) }, io))
+    }
+
+    unsafe extern "C" fn mmap(
+        file: *mut bindings::file,
+        vma: *mut bindings::vm_area_struct,
+    ) -> c_int {
+        // INVARIANT: `->mmap` is called on an area under construction.
+        let area = VmArea {
+            vma,
+            _life: PhantomData,
+        };
+        // SAFETY: An open object of this table.
+        to_int(T::mmap(unsafe { File::from_raw(file) }, area))
+    }
+
+    unsafe extern "C" fn fallocate(
+        file: *mut bindings::file,
+        mode: c_int,
+        offset: loff_t,
+        len: loff_t,
+    ) -> c_long {
+        // SAFETY: An open object of this table.
+        to_int(T::fallocate(unsafe { File::from_raw(file) }, mode, offset, len)) as c_long
+    }
+}
+
+/// Tables of directories.
+pub(super) struct DirOps<T: FileSystem>(PhantomData<T>);
+
+impl<T: FileSystem> DirOps<T> {
+    const INODE: bindings::inode_operations = bindings::inode_operations {
+        lookup: Some(Self::lookup),
+        create: Some(Self::create),
+        link: Some(Self::link),
+        unlink: Some(Self::unlink),
+        symlink: Some(Self::symlink),
+        mkdir: Some(Self::mkdir),
+        rmdir: Some(Self::rmdir),
+        mknod: Some(Self::mknod),
+        rename: Some(Self::rename),
+        permission: Some(AnyOps::<T>::permission),
+        getattr: Some(AnyOps::<T>::getattr),
+        setattr: Some(AnyOps::<T>::setattr),
+        ..pin_init::zeroed()
+    };
+
+    const FILE: bindings::file_operations = bindings::file_operations {
+        llseek: Some(bindings::generic_file_llseek),
+        read: Some(bindings::generic_read_dir),
+        iterate_shared: Some(Self::iterate_shared),
+        open: Some(AnyOps::<T>::open),
+        release: Some(AnyOps::<T>::release),
+        fsync: Some(AnyOps::<T>::fsync),
+        ..pin_init::zeroed()
+    };
+
+    pub(super) fn inode_operations() -> &'static bindings::inode_operations {
+        &Self::INODE
+    }
+
+    pub(super) fn file_operations() -> &'static bindings::file_operations {
+        &Self::FILE
+    }
+
+    /// Hands the made inode to its dentry, or drops the dentry from the dcache: after a failure
+    /// nobody knows whether the name is there.
+    ///
+    /// # Safety
+    ///
+    /// `dentry` is negative, and its directory locked.
+    unsafe fn instantiate(dentry: *mut dentry, made: Result<ARef<INode<T>>>) -> Result {
+        match made {
+            Ok(inode) => {
+                // SAFETY: `d_instantiate` takes the reference over.
+                unsafe { bindings::d_instantiate(dentry, ARef::into_raw(inode).as_ptr().cast()) };
+                Ok(())
+            }
+            Err(err) => {
+                // SAFETY: The caller's promise.
+                unsafe { bindings::d_drop(dentry) };
+                Err(err)
+            }
+        }
+    }
+
+    unsafe extern "C" fn lookup(
+        dir: *mut inode,
+        dentry: *mut dentry,
+        _flags: c_uint,
+    ) -> *mut dentry {
+        // SAFETY: Objects of this table; a dentry in lookup keeps its name.
+        let (this, name) = unsafe { (INode::<T>::from_raw(dir), Name::of(dentry)) };
+        if name.as_bytes().len() > T::NAME_MAX {
+            return ENAMETOOLONG.to_ptr();
+        }
+        let inode = match T::lookup(this, name) {
+            Ok(Some(inode)) => ARef::into_raw(inode).as_ptr().cast(),
+            Ok(None) => core::ptr::null_mut(),
+            Err(err) => return err.to_ptr(),
+        };
+        // SAFETY: `d_splice_alias` takes the reference to the inode over, on failure too.
+        unsafe { bindings::d_splice_alias(inode, dentry) }
+    }
+
+    #[cfg(vfs_before_7_3)]
+    unsafe extern "C" fn create(
+        idmap: *mut mnt_idmap,
+        dir: *mut inode,
+        dentry: *mut dentry,
+        mode: bindings::umode_t,
+        _excl: bool,
+    ) -> c_int {
+        // SAFETY: The caller's promise is the same.
+        unsafe { Self::create_any(idmap, dir, dentry, mode) }
+    }
+
+    #[cfg(not(vfs_before_7_3))]
+    unsafe extern "C" fn create(
+        idmap: *mut mnt_idmap,
+        dir: *mut inode,
+        dentry: *mut dentry,
+        mode: bindings::umode_t,
+    ) -> c_int {
+        // SAFETY: The caller's promise is the same.
+        unsafe { Self::create_any(idmap, dir, dentry, mode) }
+    }
+
+    unsafe fn create_any(
+        _: *mut mnt_idmap,
+        dir: *mut inode,
+        dentry: *mut dentry,
+        mode: bindings::umode_t,
+    ) -> c_int {
+        // SAFETY: Objects of this table; the directory is locked.
+        to_int(unsafe {
+            let made = T::create(INode::from_raw(dir), Name::of(dentry), mode.into());
+            Self::instantiate(dentry, made)
+        })
+    }
+
+    unsafe extern "C" fn mkdir(
+        _: *mut mnt_idmap,
+        dir: *mut inode,
+        dentry: *mut dentry,
+        mode: bindings::umode_t,
+    ) -> *mut dentry {
+        let mode = u32::from(mode) & !super::inode::mode::S_IFMT;
+        // SAFETY: Objects of this table; the directory is locked.
+        let result = unsafe {
+            let made = T::mkdir(INode::from_raw(dir), Name::of(dentry), mode);
+            Self::instantiate(dentry, made)
+        };
+        match result {
+            Ok(()) => core::ptr::null_mut(),
+            Err(err) => err.to_ptr(),
+        }
+    }
+
+    unsafe extern "C" fn link(old: *mut dentry, dir: *mut inode, dentry: *mut dentry) -> c_int {
+        // SAFETY: Objects of this table; the directory and the inode are locked.
+        to_int(unsafe {
+            let inode = INode::<T>::from_raw(helpers::vfsh_dentry_inode(old));
+            let made = T::link(inode, INode::from_raw(dir), Name::of(dentry))
+                .map(|()| ARef::from(inode));
+            Self::instantiate(dentry, made)
+        })
+    }
+
+    unsafe extern "C" fn symlink(
+        _: *mut mnt_idmap,
+        dir: *mut inode,
+        dentry: *mut dentry,
+        target: *const c_char,
+    ) -> c_int {
+        // SAFETY: Objects of this table; the directory is locked; the target is a string of the
+        // VFS's. No inode is made, so the negative dentry has to go.
+        to_int(unsafe {
+            bindings::d_drop(dentry);
+            T::symlink(
+                INode::from_raw(dir),
+                Name::of(dentry),
+                CStr::from_char_ptr(target),
+            )
+        })
+    }
+
+    unsafe extern "C" fn unlink(dir: *mut inode, dentry: *mut dentry) -> c_int {
+        // SAFETY: Objects of this table; the directory and the inode are locked.
+        to_int(unsafe {
+            T::unlink(
+                INode::from_raw(dir),
+                Name::of(dentry),
+                INode::from_raw(helpers::vfsh_dentry_inode(dentry)),
+            )
+        })
+    }
+
+    unsafe extern "C" fn rmdir(dir: *mut inode, dentry: *mut dentry) -> c_int {
+        // SAFETY: Objects of this table; both directories are locked.
+        to_int(unsafe {
+            T::rmdir(
+                INode::from_raw(dir),
+                Name::of(dentry),
+                INode::from_raw(helpers::vfsh_dentry_inode(dentry)),
+            )
+        })
+    }
+
+    unsafe extern "C" fn mknod(
+        _: *mut mnt_idmap,
+        _: *mut inode,
+        _: *mut dentry,
+        _: bindings::umode_t,
+        _: bindings::dev_t,
+    ) -> c_int {
+        EIO.to_errno()
+    }
+
+    unsafe extern "C" fn rename(
+        _: *mut mnt_idmap,
+        old_dir: *mut inode,
+        old_dentry: *mut dentry,
+        new_dir: *mut inode,
+        new_dentry: *mut dentry,
+        flags: c_uint,
+    ) -> c_int {
+        if flags != 0 {
+            return EINVAL.to_errno();
+        }
+        // SAFETY: Objects of this table; both directories are locked, so names are stable.
+        to_int(unsafe {
+            let replaced = NonNull::new(helpers::vfsh_dentry_inode(new_dentry));
+            T::rename(
+                INode::from_raw(old_dir),
+                Name::of(old_dentry),
+                INode::from_raw(new_dir),
+                Name::of(new_dentry),
+                INode::from_raw(helpers::vfsh_dentry_inode(old_dentry)),
+                replaced.map(|inode| INode::from_raw(inode.as_ptr())),
+            )
+        })
+    }
+
+    unsafe extern "C" fn iterate_shared(
+        file: *mut bindings::file,
+        context: *mut bindings::dir_context,
+    ) -> c_int {
+        // INVARIANT: As passed by the VFS.
+        let mut emitter = DirEmitter {
+            file,
+            context,
+            _life: PhantomData,
+        };
+        // SAFETY: An open object of this table.
+        to_int(T::readdir(unsafe { File::from_raw(file) }, &mut emitter))
+    }
+}
+
+/// Tables of symbolic links.
+pub(super) struct SymlinkOps<T: FileSystem>(PhantomData<T>);
+
+impl<T: FileSystem> SymlinkOps<T> {
+    const INODE: bindings::inode_operations = bindings::inode_operations {
+        get_link: Some(bindings::page_get_link),
+        getattr: Some(AnyOps::<T>::getattr),
+        setattr: Some(AnyOps::<T>::setattr),
+        ..pin_init::zeroed()
+    };
+
+    const AOPS: bindings::address_space_operations = bindings::address_space_operations {
+        read_folio: Some(Self::read_folio),
+        ..pin_init::zeroed()
+    };
+
+    pub(super) fn inode_operations() -> &'static bindings::inode_operations {
+        &Self::INODE
+    }
+
+    pub(super) fn aops() -> &'static bindings::address_space_operations {
+        &Self::AOPS
+    }
+
+    unsafe extern "C" fn read_folio(_: *mut bindings::file, folio: *mut bindings::folio) -> c_int {
+        // SAFETY: The folio is locked, not yet uptodate and of the page cache of an object of this
+        // table, which is of single pages in low memory (`vfs_inode_make_symlink`); so the page is
+        // ours to write until `folio_end_read`, which unlocks it.
+        unsafe {
+            let inode = INode::<T>::from_raw(helpers::vfsh_folio_host(folio));
+            let page: *mut u8 = helpers::vfsh_folio_address(folio).cast();
+            page.write_bytes(0, kernel::page::PAGE_SIZE);
+            let buffer = core::slice::from_raw_parts_mut(page, kernel::page::PAGE_SIZE);
+            let result = T::readlink(inode, buffer).and_then(|len| {
+                // The VFS reads the target up to a NUL.
+                *buffer.get_mut(len).ok_or(ENAMETOOLONG)? = 0;
+                Ok(())
+            });
+            bindings::folio_end_read(folio, result.is_ok());
+            to_int(result)
+        }
+    }
+}
+
+/// The `dentry_operations` of `T`.
+pub(super) struct DentryOps<T: FileSystem>(PhantomData<T>);
+
+impl<T: FileSystem> DentryOps<T> {
+    const OPS: bindings::dentry_operations = bindings::dentry_operations {
+        d_revalidate: Some(Self::d_revalidate),
+        d_delete: Some(Self::d_delete),
+        ..pin_init::zeroed()
+    };
+
+    pub(super) fn get() -> &'static bindings::dentry_operations {
+        &Self::OPS
+    }
+
+    unsafe extern "C" fn d_revalidate(
+        _dir: *mut inode,
+        _name: *const bindings::qstr,
+        dentry: *mut dentry,
+        flags: c_uint,
+    ) -> c_int {
+        // SAFETY: An object of this table, by a reference or by RCU as `flags` says.
+        let this = unsafe { Dentry::<T>::from_raw(dentry) };
+        match T::revalidate(this, flags & helpers::vfs_consts_VFS_LOOKUP_RCU != 0) {
+            Ok(valid) => valid.into(),
+            Err(err) => err.to_errno(),
+        }
+    }
+
+    unsafe extern "C" fn d_delete(dentry: *const dentry) -> c_int {
+        // SAFETY: An object of this table whose `d_lock` is held.
+        let this = unsafe { Dentry::<T>::from_raw(dentry) };
+        this.inode().is_some_and(T::forget).into()
+    }
+}

@@ -1,0 +1,644 @@
+#![deny(unsafe_code)]
+// SPDX-License-Identifier: GPL-2.0
+
+//! The wire format of upcalls and downcalls.
+//!
+//! Kernel header: [`include/uapi/linux/coda.h`](srctree/include/uapi/linux/coda.h), protocol
+//! version 5. Numbers are in the machine's byte order, structs are laid out as the C compiler
+//! does; the KUnit suite at the end compares offsets and sizes with the header itself.
+//!
+//! A message is written front to back by [`Encoder`], which begins from zeroed memory: no byte
+//! that was not meant reaches the cache manager. A reply is read by [`Decoder`], which checks every
+//! length.
+
+use crate::vfs::{
+    inode::{mode, Attr, TimeSpec},
+    warn_limited,
+};
+use kernel::{alloc::flags::GFP_KERNEL, alloc::KVVec, prelude::*};
+
+/// The protocol version that `CIOC_KERNEL_VERSION` answers.
+pub(crate) const KERNEL_VERSION: u32 = 5;
+
+/// The longest name in a directory.
+pub(crate) const MAXNAMLEN: usize = 255;
+/// The longest target of a symbolic link.
+pub(crate) const MAXPATHLEN: usize = 1024;
+
+/// Opcodes.
+pub(crate) mod op {
+    pub(crate) const ROOT: u32 = 2;
+    pub(crate) const OPEN_BY_FD: u32 = 3;
+    pub(crate) const CLOSE: u32 = 5;
+    pub(crate) const GETATTR: u32 = 7;
+    pub(crate) const SETATTR: u32 = 8;
+    pub(crate) const ACCESS: u32 = 9;
+    pub(crate) const LOOKUP: u32 = 10;
+    pub(crate) const CREATE: u32 = 11;
+    pub(crate) const REMOVE: u32 = 12;
+    pub(crate) const LINK: u32 = 13;
+    pub(crate) const RENAME: u32 = 14;
+    pub(crate) const MKDIR: u32 = 15;
+    pub(crate) const RMDIR: u32 = 16;
+    pub(crate) const SYMLINK: u32 = 18;
+    pub(crate) const READLINK: u32 = 19;
+    pub(crate) const FSYNC: u32 = 20;
+    pub(crate) const SIGNAL: u32 = 23;
+    pub(crate) const REPLACE: u32 = 24;
+    pub(crate) const FLUSH: u32 = 25;
+    pub(crate) const PURGEUSER: u32 = 26;
+    pub(crate) const ZAPFILE: u32 = 27;
+    pub(crate) const ZAPDIR: u32 = 28;
+    pub(crate) const PURGEFID: u32 = 30;
+    pub(crate) const STATFS: u32 = 34;
+    pub(crate) const ACCESS_INTENT: u32 = 37;
+}
+
+/// Whether a message with this opcode is a downcall and no reply.
+pub(crate) fn is_downcall(opcode: u32) -> bool {
+    (op::REPLACE..=op::PURGEFID).contains(&opcode)
+}
+
+/// Flags of an open and a close.
+pub(crate) mod cflags {
+    /// Open for reading.
+    pub(crate) const READ: u32 = 0x001;
+    /// Open for writing.
+    pub(crate) const WRITE: u32 = 0x002;
+    /// The open truncates the file.
+    pub(crate) const TRUNC: u32 = 0x010;
+    /// The open makes the file.
+    pub(crate) const CREAT: u32 = 0x200;
+    /// In the close of a file that was open for writing: nothing modified it. The place for it has
+    /// been in the cache manager since 2001 (`not_written` in `vproc::close`), without a value. A
+    /// cache manager that does not know the bit ignores it; where it is not set, "modified" is
+    /// assumed.
+    pub(crate) const NO_WRITES: u32 = 0x400;
+}
+
+/// The flag that a looked-up object must not stay in the dcache.
+pub(crate) const NOCACHE: u32 = 0x8000_0000;
+
+/// A lookup distinguishes case.
+const CLU_CASE_SENSITIVE: i32 = 1;
+
+/// Kinds of an access intent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Intent {
+    /// Before a read.
+    Read = 1,
+    /// Before a write.
+    Write = 2,
+    /// Before a mapping is made.
+    Mmap = 3,
+    /// After a read.
+    ReadFinish = 4,
+    /// After a write.
+    WriteFinish = 5,
+}
+
+/// The identifier of a file system object.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Fid(pub(crate) [u32; 4]);
+
+impl Fid {
+    const SIZE: usize = 16;
+
+    /// The inode number, and the place in the inode hash: as `coda_f2i()`.
+    pub(crate) fn ino(&self) -> u64 {
+        let [a, b, c, d] = self.0;
+        (d ^ (c << 10) ^ (b << 20) ^ a).into()
+    }
+}
+
+impl kernel::fmt::Display for Fid {
+    fn fmt(&self, f: &mut kernel::fmt::Formatter<'_>) -> kernel::fmt::Result {
+        let [a, b, c, d] = self.0;
+        write!(f, "({a:08x}.{b:08x}.{c:08x}.{d:08x})")
+    }
+}
+
+/// Sizes of the structs, where an upcall has to leave room for its reply: a message is as long as
+/// the longer of the two.
+mod size {
+    pub(super) const IN_HDR: usize = 20;
+    pub(super) const OUT_HDR: usize = 12;
+    pub(super) const VATTR: usize = 136;
+    pub(super) const ROOT_OUT: usize = 28;
+    pub(super) const LOOKUP_OUT: usize = 32;
+    /// `coda_create_out`, `coda_mkdir_out`: header, fid, attributes.
+    pub(super) const MADE_OUT: usize = 168;
+    pub(super) const GETATTR_OUT: usize = 152;
+    /// As the kernel sees it, with a pointer at the end.
+    pub(super) const OPEN_BY_FD_OUT: usize = 24;
+    pub(super) const READLINK_OUT: usize = 24;
+    pub(super) const STATFS_OUT: usize = 32;
+}
+
+/// Writes a message.
+pub(crate) struct Encoder {
+    buf: KVVec<u8>,
+}
+
+impl Encoder {
+    /// Begins an upcall from the current task.
+    fn new(opcode: u32) -> Result<Self> {
+        use crate::vfs::task;
+        let mut this = Self {
+            buf: KVVec::with_capacity(256, GFP_KERNEL)?,
+        };
+        this.u32(opcode)?;
+        // The number that makes the message unique is set when it is sent.
+        this.u32(0)?;
+        this.i32(task::pid())?;
+        this.i32(task::pgid())?;
+        this.u32(task::fsuid())?;
+        Ok(this)
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> Result {
+        Ok(self.buf.extend_from_slice(bytes, GFP_KERNEL)?)
+    }
+
+    fn u16(&mut self, value: u16) -> Result {
+        self.bytes(&value.to_ne_bytes())
+    }
+
+    fn u32(&mut self, value: u32) -> Result {
+        self.bytes(&value.to_ne_bytes())
+    }
+
+    fn i32(&mut self, value: i32) -> Result {
+        self.bytes(&value.to_ne_bytes())
+    }
+
+    fn u64(&mut self, value: u64) -> Result {
+        self.bytes(&value.to_ne_bytes())
+    }
+
+    fn i64(&mut self, value: i64) -> Result {
+        self.bytes(&value.to_ne_bytes())
+    }
+
+    /// Zeroes up to a multiple of `to`.
+    fn align(&mut self, to: usize) -> Result {
+        self.fill(self.buf.len().next_multiple_of(to))
+    }
+
+    /// Zeroes up to the length `len`.
+    fn fill(&mut self, len: usize) -> Result {
+        if len > self.buf.len() {
+            self.buf.resize(len, 0, GFP_KERNEL)?;
+        }
+        Ok(())
+    }
+
+    fn fid(&mut self, fid: &Fid) -> Result {
+        for word in fid.0 {
+            self.u32(word)?;
+        }
+        Ok(())
+    }
+
+    /// A `struct coda_vattr` that asks for the changes in `attr`, with everything else marked as
+    /// not meant: see `coda_iattr_to_vattr()`.
+    fn changes(&mut self, attr: &Attr) -> Result {
+        let time = |time: Option<TimeSpec>| time.unwrap_or(TimeSpec { sec: -1, nsec: -1 });
+        self.align(8)?;
+        self.i64(0)?; // va_type: C_VNON
+        self.u16(attr.mode.map_or(u16::MAX, |mode| mode as u16))?;
+        self.u16(u16::MAX)?; // va_nlink
+        self.u32(attr.uid.unwrap_or(u32::MAX))?;
+        self.u32(attr.gid.unwrap_or(u32::MAX))?;
+        self.align(8)?;
+        self.i64(-1)?; // va_fileid
+        self.i64(attr.size.unwrap_or(-1))?;
+        self.i64(-1)?; // va_blocksize
+        for time in [time(attr.atime), time(attr.mtime), time(attr.ctime)] {
+            self.i64(time.sec)?;
+            self.i64(time.nsec)?;
+        }
+        self.i64(-1)?; // va_gen
+        self.i64(0)?; // va_flags
+        self.i64(-1)?; // va_rdev
+        self.i64(-1)?; // va_bytes
+        self.u64(0) // va_filerev
+    }
+
+    /// A `struct coda_vattr` of a new object: nothing but its mode.
+    fn new_object(&mut self, mode: u32) -> Result {
+        self.align(8)?;
+        self.u64(0)?;
+        self.u16(mode as u16)?;
+        self.fill(self.buf.len() + size::VATTR - 10)
+    }
+
+    /// A name with its terminator, padded to a word if `padded`.
+    fn name(&mut self, name: &[u8], padded: bool) -> Result {
+        self.bytes(name)?;
+        self.bytes(&[0])?;
+        if padded {
+            self.align(4)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the message, which leaves room for a reply of `reply` bytes.
+    fn finish(mut self, reply: usize) -> Result<Message> {
+        self.fill(reply)?;
+        Ok(Message { buf: self.buf })
+    }
+}
+
+/// A message to the cache manager.
+pub(crate) struct Message {
+    buf: KVVec<u8>,
+}
+
+impl Message {
+    /// The bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.buf
+    }
+
+    /// How long a reply may be.
+    pub(crate) fn room(&self) -> usize {
+        self.buf.len()
+    }
+
+    /// The opcode.
+    pub(crate) fn opcode(&self) -> u32 {
+        self.word(0)
+    }
+
+    fn word(&self, at: usize) -> u32 {
+        let mut word = [0; 4];
+        if let Some(bytes) = self.buf.get(at..at + 4) {
+            word.copy_from_slice(bytes);
+        }
+        u32::from_ne_bytes(word)
+    }
+
+    fn set_word(&mut self, at: usize, value: u32) {
+        if let Some(bytes) = self.buf.get_mut(at..at + 4) {
+            bytes.copy_from_slice(&value.to_ne_bytes());
+        }
+    }
+
+    /// Sets the number that makes the message unique.
+    pub(crate) fn set_unique(&mut self, unique: u32) {
+        self.set_word(4, unique);
+    }
+
+    /// Sets the user on whose behalf it is sent.
+    fn set_uid(&mut self, uid: u32) {
+        self.set_word(16, uid);
+    }
+
+    /// A close is sent by the current task, about the file that has this fid now.
+    pub(crate) fn set_sender(&mut self, fid: &Fid) {
+        use crate::vfs::task;
+        self.set_word(8, task::pid() as u32);
+        self.set_word(12, task::pgid() as u32);
+        for (i, word) in fid.0.into_iter().enumerate() {
+            self.set_word(size::IN_HDR + 4 * i, word);
+        }
+    }
+
+    /// Marks a close: nothing modified the file.
+    pub(crate) fn set_no_writes(&mut self) {
+        // The flags of `coda_close_in` follow header and fid.
+        const FLAGS: usize = size::IN_HDR + Fid::SIZE;
+        self.set_word(FLAGS, self.word(FLAGS) | cflags::NO_WRITES);
+    }
+
+    /// `CODA_ROOT`.
+    pub(crate) fn root() -> Result<Self> {
+        Encoder::new(op::ROOT)?.finish(size::ROOT_OUT)
+    }
+
+    fn about(opcode: u32, fid: &Fid) -> Result<Encoder> {
+        let mut msg = Encoder::new(opcode)?;
+        msg.fid(fid)?;
+        Ok(msg)
+    }
+
+    /// `CODA_GETATTR`.
+    pub(crate) fn getattr(fid: &Fid) -> Result<Self> {
+        Self::about(op::GETATTR, fid)?.finish(size::GETATTR_OUT)
+    }
+
+    /// `CODA_SETATTR`.
+    pub(crate) fn setattr(fid: &Fid, attr: &Attr) -> Result<Self> {
+        let mut msg = Self::about(op::SETATTR, fid)?;
+        msg.changes(attr)?;
+        msg.finish(0)
+    }
+
+    /// `CODA_ACCESS`.
+    pub(crate) fn access(fid: &Fid, mask: u32) -> Result<Self> {
+        let mut msg = Self::about(op::ACCESS, fid)?;
+        msg.u32(mask)?;
+        msg.finish(0)
+    }
+
+    /// `CODA_FSYNC`.
+    pub(crate) fn fsync(fid: &Fid) -> Result<Self> {
+        Self::about(op::FSYNC, fid)?.finish(0)
+    }
+
+    /// `CODA_STATFS`.
+    pub(crate) fn statfs() -> Result<Self> {
+        Encoder::new(op::STATFS)?.finish(size::STATFS_OUT)
+    }
+
+    /// `CODA_OPEN_BY_FD`.
+    pub(crate) fn open_by_fd(fid: &Fid, flags: u32) -> Result<Self> {
+        let mut msg = Self::about(op::OPEN_BY_FD, fid)?;
+        msg.u32(flags)?;
+        msg.finish(size::OPEN_BY_FD_OUT)
+    }
+
+    /// `CODA_CLOSE`, on behalf of the user who opened.
+    pub(crate) fn close(fid: &Fid, flags: u32, uid: u32) -> Result<Self> {
+        let mut msg = Self::about(op::CLOSE, fid)?;
+        msg.u32(flags)?;
+        let mut msg = msg.finish(0)?;
+        msg.set_uid(uid);
+        Ok(msg)
+    }
+
+    /// `CODA_LOOKUP`.
+    pub(crate) fn lookup(dir: &Fid, name: &[u8]) -> Result<Self> {
+        const NAME: usize = size::IN_HDR + Fid::SIZE + 8;
+        let mut msg = Self::about(op::LOOKUP, dir)?;
+        msg.i32(NAME as i32)?;
+        msg.i32(CLU_CASE_SENSITIVE)?;
+        msg.name(name, false)?;
+        msg.finish(size::LOOKUP_OUT)
+    }
+
+    /// `CODA_CREATE`, not exclusive.
+    pub(crate) fn create(dir: &Fid, name: &[u8], mode: u32) -> Result<Self> {
+        const NAME: usize = 40 + size::VATTR + 16;
+        let mut msg = Self::about(op::CREATE, dir)?;
+        msg.new_object(mode)?;
+        msg.i32(0)?;
+        msg.u32(mode)?;
+        msg.i32(NAME as i32)?;
+        msg.align(8)?;
+        msg.name(name, false)?;
+        msg.finish(size::MADE_OUT)
+    }
+
+    /// `CODA_MKDIR`.
+    pub(crate) fn mkdir(dir: &Fid, name: &[u8], mode: u32) -> Result<Self> {
+        const NAME: usize = 40 + size::VATTR + 8;
+        let mut msg = Self::about(op::MKDIR, dir)?;
+        msg.new_object(mode)?;
+        msg.i32(NAME as i32)?;
+        msg.align(8)?;
+        msg.name(name, false)?;
+        msg.finish(size::MADE_OUT)
+    }
+
+    fn about_name(opcode: u32, dir: &Fid, name: &[u8]) -> Result<Self> {
+        const NAME: usize = size::IN_HDR + Fid::SIZE + 4;
+        let mut msg = Self::about(opcode, dir)?;
+        msg.i32(NAME as i32)?;
+        msg.name(name, false)?;
+        msg.finish(0)
+    }
+
+    /// `CODA_REMOVE`.
+    pub(crate) fn remove(dir: &Fid, name: &[u8]) -> Result<Self> {
+        Self::about_name(op::REMOVE, dir, name)
+    }
+
+    /// `CODA_RMDIR`.
+    pub(crate) fn rmdir(dir: &Fid, name: &[u8]) -> Result<Self> {
+        Self::about_name(op::RMDIR, dir, name)
+    }
+
+    /// `CODA_LINK`.
+    pub(crate) fn link(fid: &Fid, dir: &Fid, name: &[u8]) -> Result<Self> {
+        const NAME: usize = size::IN_HDR + 2 * Fid::SIZE + 4;
+        let mut msg = Self::about(op::LINK, fid)?;
+        msg.fid(dir)?;
+        msg.i32(NAME as i32)?;
+        msg.name(name, false)?;
+        msg.finish(0)
+    }
+
+    /// `CODA_RENAME`.
+    pub(crate) fn rename(
+        old_dir: &Fid,
+        old_name: &[u8],
+        new_dir: &Fid,
+        new_name: &[u8],
+    ) -> Result<Self> {
+        const NAMES: usize = size::IN_HDR + 2 * (Fid::SIZE + 4);
+        let mut msg = Self::about(op::RENAME, old_dir)?;
+        msg.i32(NAMES as i32)?;
+        msg.fid(new_dir)?;
+        msg.i32((NAMES + (old_name.len() + 1).next_multiple_of(4)) as i32)?;
+        msg.name(old_name, true)?;
+        msg.name(new_name, true)?;
+        msg.finish(NAMES + old_name.len() + new_name.len() + 8)
+    }
+
+    /// `CODA_SYMLINK`.
+    pub(crate) fn symlink(dir: &Fid, name: &[u8], target: &[u8]) -> Result<Self> {
+        const NAMES: usize = 40 + size::VATTR + 8;
+        let mut msg = Self::about(op::SYMLINK, dir)?;
+        msg.i32(NAMES as i32)?;
+        msg.align(8)?;
+        msg.fill(40 + size::VATTR)?;
+        msg.i32((NAMES + (target.len() + 1).next_multiple_of(4)) as i32)?;
+        msg.align(8)?;
+        msg.name(target, true)?;
+        msg.name(name, true)?;
+        msg.finish(NAMES + target.len() + name.len() + 8)
+    }
+
+    /// `CODA_READLINK`, with room for a target of `room` bytes.
+    pub(crate) fn readlink(fid: &Fid, room: usize) -> Result<Self> {
+        Self::about(op::READLINK, fid)?.finish(size::READLINK_OUT + room)
+    }
+
+    /// `CODA_ACCESS_INTENT`.
+    pub(crate) fn access_intent(fid: &Fid, count: usize, pos: i64, kind: Intent) -> Result<Self> {
+        let mut msg = Self::about(op::ACCESS_INTENT, fid)?;
+        // The protocol has 32 bits for either; like the C module, send the low ones.
+        msg.u32(count as u32)?;
+        msg.u32(pos as u32)?;
+        msg.u32(kind as u32)?;
+        msg.finish(0)
+    }
+
+    /// `CODA_SIGNAL`: nobody waits for the reply to `unique` any more.
+    pub(crate) fn signal(unique: u32) -> Result<Self> {
+        let mut buf = KVVec::with_capacity(size::IN_HDR, GFP_KERNEL)?;
+        buf.resize(size::IN_HDR, 0, GFP_KERNEL)?;
+        let mut msg = Self { buf };
+        msg.set_word(0, op::SIGNAL);
+        msg.set_unique(unique);
+        Ok(msg)
+    }
+}
+
+/// The header of what the cache manager writes.
+#[derive(Clone, Copy)]
+pub(crate) struct OutHeader {
+    /// Opcode.
+    pub(crate) opcode: u32,
+    /// The number of the upcall that is answered.
+    pub(crate) unique: u32,
+}
+
+/// The shortest thing that the cache manager may write: opcode and unique number.
+pub(crate) const OUT_SHORTEST: usize = 8;
+
+/// The header of a reply or downcall: opcode, unique number, result.
+pub(crate) const OUT_HDR: usize = size::OUT_HDR;
+
+/// The longest message that the cache manager may write: `VC_MAXMSGSIZE` and a little.
+pub(crate) const OUT_LONGEST: usize = 16384;
+
+/// Reads a reply or a downcall.
+pub(crate) struct Decoder<'a> {
+    buf: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Decoder<'a> {
+    /// Begins at the front.
+    pub(crate) fn new(buf: &'a [u8]) -> Self {
+        Self { buf, at: 0 }
+    }
+
+    /// Begins behind the header of a reply.
+    pub(crate) fn body(buf: &'a [u8]) -> Self {
+        Self {
+            buf,
+            at: size::OUT_HDR,
+        }
+    }
+
+    /// `EIO` if there is nothing more to take: the cache manager sent too little.
+    fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let bytes = self.buf.get(self.at..self.at + N).ok_or(EIO)?;
+        self.at += N;
+        bytes.try_into().map_err(|_| EIO)
+    }
+
+    fn align(&mut self, to: usize) {
+        self.at = self.at.next_multiple_of(to);
+    }
+
+    /// Takes a number.
+    pub(crate) fn u32(&mut self) -> Result<u32> {
+        Ok(u32::from_ne_bytes(self.take()?))
+    }
+
+    fn i32(&mut self) -> Result<i32> {
+        Ok(i32::from_ne_bytes(self.take()?))
+    }
+
+    fn u16(&mut self) -> Result<u16> {
+        Ok(u16::from_ne_bytes(self.take()?))
+    }
+
+    fn i64(&mut self) -> Result<i64> {
+        Ok(i64::from_ne_bytes(self.take()?))
+    }
+
+    /// Takes the header, without the result.
+    pub(crate) fn header(&mut self) -> Result<OutHeader> {
+        Ok(OutHeader {
+            opcode: self.u32()?,
+            unique: self.u32()?,
+        })
+    }
+
+    /// Takes the result word, which has to be 0 or a positive errno that a program may see; `EIO`
+    /// stands for anything else.
+    pub(crate) fn result(&mut self) -> Result {
+        /// `EHWPOISON`, the last of `asm-generic/errno.h`.
+        const LAST_ERRNO: i32 = 133;
+        match self.i32()? {
+            0 => Ok(()),
+            errno @ 1..=LAST_ERRNO => Err(Error::from_errno(-errno)),
+            other => {
+                warn_limited!("cache manager answered with the result {other}\n");
+                Err(EIO)
+            }
+        }
+    }
+
+    /// Takes a fid.
+    pub(crate) fn fid(&mut self) -> Result<Fid> {
+        Ok(Fid([self.u32()?, self.u32()?, self.u32()?, self.u32()?]))
+    }
+
+    fn time(&mut self) -> Result<Option<TimeSpec>> {
+        let time = TimeSpec {
+            sec: self.i64()?,
+            nsec: self.i64()?,
+        };
+        Ok((time.sec != -1).then_some(time))
+    }
+
+    /// Takes a `struct coda_vattr`: see `coda_vattr_to_iattr()`. `EIO` if the type is none of a
+    /// file, directory or symbolic link, or the size is negative.
+    pub(crate) fn attr(&mut self) -> Result<Attr> {
+        self.align(8);
+        let kind = match self.i64()? {
+            1 => mode::S_IFREG,
+            2 => mode::S_IFDIR,
+            5 => mode::S_IFLNK,
+            _ => return Err(EIO),
+        };
+        let permissions = self.u16()?;
+        let nlink = self.u16()? as i16;
+        let uid = self.u32()?;
+        let gid = self.u32()?;
+        self.align(8);
+        self.i64()?; // va_fileid
+        let size = self.i64()?;
+        self.i64()?; // va_blocksize
+        let (atime, mtime, ctime) = (self.time()?, self.time()?, self.time()?);
+        for _ in 0..5 {
+            self.i64()?; // va_gen, va_flags, va_rdev, va_bytes, va_filerev
+        }
+        if size < -1 {
+            return Err(EIO);
+        }
+        Ok(Attr {
+            mode: Some(if permissions == u16::MAX {
+                kind
+            } else {
+                // The protocol has type bits in both places; `va_type` decides.
+                kind | (u32::from(permissions) & !mode::S_IFMT)
+            }),
+            uid: (uid != u32::MAX).then_some(uid),
+            gid: (gid != u32::MAX).then_some(gid),
+            nlink: u32::try_from(nlink).ok(),
+            size: (size != -1).then_some(size),
+            atime,
+            mtime,
+            ctime,
+            rdev: 0,
+        })
+    }
+
+    /// Takes a count and an offset, and returns that part of the message. `EIO` if it is not all
+    /// there.
+    pub(crate) fn data(&mut self) -> Result<&'a [u8]> {
+        let count = usize::try_from(self.i32()?).map_err(|_| EIO)?;
+        self.align(8);
+        let offset = usize::try_from(self.i64()?).map_err(|_| EIO)?;
+        let end = offset.checked_add(count).ok_or(EIO)?;
+        self.buf.get(offset..end).ok_or(EIO)
+    }
+}
