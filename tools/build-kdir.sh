@@ -23,13 +23,6 @@ conf() {
 [ "$(conf RUST)" = y ] || die "$kdir is configured without CONFIG_RUST, so no module in Rust can be built against it."
 
 missing=()
-for f in include/config/auto.conf include/generated/autoconf.h include/generated/rustc_cfg \
-	include/config/kernel.release Module.symvers scripts/mod/modpost scripts/module.lds; do
-	[ -e "$kdir/$f" ] || missing+=("$f")
-done
-[ "$(conf OBJTOOL)" != y ] || [ -x "$kdir/tools/objtool/objtool" ] || missing+=(tools/objtool/objtool)
-[ ${#missing[@]} -eq 0 ] ||
-	die "$kdir is not prepared for building modules (make modules_prepare): it lacks ${missing[*]}."
 for f in libcore libcompiler_builtins libffi libbindings libuapi libbuild_error libpin_init libkernel; do
 	[ -e "$kdir/rust/$f.rmeta" ] || missing+=("rust/$f.rmeta")
 done
@@ -37,6 +30,13 @@ done
 [ ${#missing[@]} -eq 0 ] ||
 	die "$kdir has no complete Rust metadata (which the headers packages of some distributions leave out): it lacks ${missing[*]}."
 
+for f in include/config/auto.conf include/generated/autoconf.h include/generated/rustc_cfg \
+	include/config/kernel.release Module.symvers scripts/mod/modpost scripts/module.lds; do
+	[ -e "$kdir/$f" ] || missing+=("$f")
+done
+[ "$(conf OBJTOOL)" != y ] || [ -x "$kdir/tools/objtool/objtool" ] || missing+=(tools/objtool/objtool)
+[ ${#missing[@]} -eq 0 ] ||
+	die "$kdir is not prepared for building modules (make modules_prepare): it lacks ${missing[*]}."
 rel=$(cat "$kdir/include/config/kernel.release")
 IFS=. read -r major minor _ <<<"$rel"
 minor=${minor%%[!0-9]*}
@@ -72,7 +72,7 @@ for c in "${candidates[@]}"; do
 		rustc=$c
 		break
 	fi
-	tried+=("$c is $("$c" --version 2>/dev/null | cut -d' ' -f2)")
+	tried+=("$c is $("$c" --version 2>/dev/null | cut -d' ' -f2 | grep . || echo none that works)")
 done
 if [ -z "$rustc" ]; then
 	if [ ${#tried[@]} -eq 0 ]; then

@@ -100,7 +100,11 @@ report_kunit() {
 			if ($i == "skipped") s = $(i + 1)
 			if ($i == "failed" || $i == "crashed" || $i == "errors") f += $(i + 1)
 		} } END { print p + 0, f + 0, s + 0 }' "$state/kunit.txt")
-	grep -E '\[(FAILED|ERROR|CRASHED|SKIPPED)\]' "$state/kunit.txt" | sed 's/^/    /' || true
+	if [ "$f" -gt 0 ]; then
+		sed 's/^\[[0-9:]*\] /      /' "$state/kunit.txt" | head -n 120
+	else
+		grep -E '\[SKIPPED\]' "$state/kunit.txt" | sed 's/^\[[0-9:]*\] /    /' || true
+	fi
 	printf '    %d passed, %d failed, %d skipped: KUnit\n' "$p" "$f" "$s"
 	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 	[ $((p + f)) -gt 0 ] || wrong "no KUnit test ran"
