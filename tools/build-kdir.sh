@@ -27,6 +27,7 @@ for f in libcore libcompiler_builtins libffi libbindings libuapi libbuild_error 
 	[ -e "$kdir/rust/$f.rmeta" ] || missing+=("rust/$f.rmeta")
 done
 [ -e "$kdir/rust/libmacros.so" ] || missing+=(rust/libmacros.so)
+[ ${#missing[@]} -lt 9 ] || missing=("rust/*.rmeta and rust/libmacros.so")
 [ ${#missing[@]} -eq 0 ] ||
 	die "$kdir has no complete Rust metadata (which the headers packages of some distributions leave out): it lacks ${missing[*]}."
 
@@ -72,7 +73,7 @@ for c in "${candidates[@]}"; do
 		rustc=$c
 		break
 	fi
-	tried+=("$c is $("$c" --version 2>/dev/null | cut -d' ' -f2 | grep . || echo none that works)")
+	tried+=("$c is $("$c" --version 2>/dev/null | head -n 1 | cut -d' ' -f2 | grep . || echo none that works)")
 done
 if [ -z "$rustc" ]; then
 	if [ ${#tried[@]} -eq 0 ]; then

@@ -195,10 +195,11 @@ fetch_crates() {
 		locked=(--locked)
 		key=$(hash_of "$lock")
 	fi
-	if ! fresh "$CACHE/cargo/fetched" "$key"; then
+	if [ ! -e "$CACHE/cargo/fetched-$key" ]; then
 		step "$CACHE/log/fetch.log" "Fetching the crates of tests/" \
 			in_root cargo fetch --manifest-path tests/Cargo.toml "${locked[@]}"
-		put_stamp "$CACHE/cargo/fetched" "$(hash_of "$lock")"
+		mkdir -p "$CACHE/cargo"
+		: >"$CACHE/cargo/fetched-$(hash_of "$lock")"
 	fi
 }
 
