@@ -624,3 +624,225 @@ impl Close {
         }
     }
 }
+
+#[kunit_tests(coda_rs_upcall)]
+mod tests {
+    use super::*;
+    use crate::report::WriteState;
+
+    const FID: Fid = Fid([1, 2, 3, 4]);
+    const ROOM: usize = 16384;
+
+    /// Sends without waiting.
+    fn send(comm: &Comm, msg: Message) -> Result<(u32, Arc<Request>)> {
+        comm.submit(Request::prepare(msg, false)?, None)
+    }
+
+    /// What the cache manager reads next: opcode, number, flags of an open or close.
+    fn read(comm: &Comm) -> Result<(u32, u32, u32)> {
+        let taken = comm.take(ROOM, true)?;
+        let mut decoder = Decoder::new(taken.bytes());
+        let header = decoder.header()?;
+        for _ in 0..7 {
+            // pid, pgid, uid, fid
+            let _ = decoder.u32();
+        }
+        Ok((header.opcode, header.unique, decoder.u32().unwrap_or(0)))
+    }
+
+    fn answer(comm: &Comm, unique: u32, result: u32, body: &[u8]) -> Result<usize> {
+        let mut buf = KVVec::new();
+        for word in [op::ROOT, unique, result] {
+            buf.extend_from_slice(&word.to_ne_bytes(), GFP_KERNEL)?;
+        }
+        buf.extend_from_slice(body, GFP_KERNEL)?;
+        let len = buf.len();
+        let header = Decoder::new(&buf).header()?;
+        comm.reply(header, buf, len)
+    }
+
+    #[test]
+    fn first_in_first_out() -> Result {
+        let comm = Comm::new()?;
+        assert!(!comm.has_pending());
+        let (first, _) = send(&comm, Message::root()?)?;
+        let (second, _) = send(&comm, Message::statfs()?)?;
+        assert!(comm.has_pending());
+        assert_eq!(read(&comm)?.1, first);
+        assert_eq!(read(&comm)?.1, second);
+        assert!(comm.take(ROOM, true).err() == Some(EAGAIN));
+        comm.hang_up();
+        Ok(())
+    }
+
+    #[test]
+    fn replies_find_their_request() -> Result {
+        let comm = Comm::new()?;
+        let (first, one) = send(&comm, Message::root()?)?;
+        let (second, two) = send(&comm, Message::root()?)?;
+        // Not read yet: nobody can answer it.
+        assert!(answer(&comm, first, 0, &[]) == Err(ESRCH));
+        read(&comm)?;
+        read(&comm)?;
+        assert!(answer(&comm, second, 2, &[])? == 12);
+        assert!(answer(&comm, first, 0, &[7; 16])? == 28);
+        // Nor twice.
+        assert!(answer(&comm, first, 0, &[]) == Err(ESRCH));
+        assert!(answer(&comm, 4711, 0, &[]) == Err(ESRCH));
+        assert!(two.outcome()?.result() == Err(ENOENT));
+        let reply = one.outcome()?;
+        reply.result()?;
+        assert!(reply.body().fid()? == Fid([0x0707_0707; 4]));
+        comm.hang_up();
+        Ok(())
+    }
+
+    #[test]
+    fn long_and_short_replies() -> Result {
+        let comm = Comm::new()?;
+        let (unique, request) = send(&comm, Message::root()?)?;
+        read(&comm)?;
+        // There is room for 28 bytes; the rest is not taken.
+        assert_eq!(answer(&comm, unique, 0, &[9; 100])?, 28);
+        assert_eq!(request.outcome()?.buf.len(), 28);
+
+        let (unique, request) = send(&comm, Message::root()?)?;
+        read(&comm)?;
+        let mut buf = KVVec::new();
+        buf.resize(8, 0, GFP_KERNEL)?;
+        let header = OutHeader {
+            opcode: op::ROOT,
+            unique,
+        };
+        assert!(comm.reply(header, buf, 8) == Err(EINVAL));
+        assert!(request.outcome().err() == Some(EIO));
+        comm.hang_up();
+        Ok(())
+    }
+
+    #[test]
+    fn bad_container_ends_the_open() -> Result {
+        let comm = Comm::new()?;
+        let (unique, request) = send(&comm, Message::open_by_fd(&FID, 1)?)?;
+        read(&comm)?;
+        assert!(answer(&comm, unique, 0, &(-1i32).to_ne_bytes()) == Err(EBADF));
+        assert!(request.outcome().err() == Some(EBADF));
+        // An error names no descriptor.
+        let (unique, request) = send(&comm, Message::open_by_fd(&FID, 1)?)?;
+        read(&comm)?;
+        answer(&comm, unique, 13, &[])?;
+        assert!(request.outcome()?.result() == Err(EACCES));
+        comm.hang_up();
+        Ok(())
+    }
+
+    #[test]
+    fn given_up_before_it_was_read() -> Result {
+        let comm = Comm::new()?;
+        let (unique, request) = send(&comm, Message::root()?)?;
+        assert!(comm.give_up(unique, &request, Wait::Plain));
+        assert!(!comm.has_pending());
+        Ok(())
+    }
+
+    #[test]
+    fn given_up_after_it_was_read() -> Result {
+        let comm = Comm::new()?;
+        let (_, _) = send(&comm, Message::statfs()?)?;
+        let (unique, request) = send(&comm, Message::root()?)?;
+        read(&comm)?;
+        read(&comm)?;
+        let (_, _) = send(&comm, Message::statfs()?)?;
+        assert!(comm.give_up(unique, &request, Wait::Plain));
+        // The signal goes before what waits.
+        let (opcode, number, _) = read(&comm)?;
+        assert_eq!(opcode, op::SIGNAL);
+        assert_eq!(number, unique);
+        assert!(answer(&comm, unique, 0, &[]) == Err(ESRCH));
+        comm.hang_up();
+        Ok(())
+    }
+
+    #[test]
+    fn given_up_too_late() -> Result {
+        let comm = Comm::new()?;
+        let (unique, request) = send(&comm, Message::root()?)?;
+        read(&comm)?;
+        answer(&comm, unique, 0, &[0; 16])?;
+        assert!(!comm.give_up(unique, &request, Wait::Plain));
+        request.outcome()?.result()?;
+        assert!(!comm.has_pending());
+        Ok(())
+    }
+
+    #[test]
+    fn put_back_is_read_again() -> Result {
+        let comm = Comm::new()?;
+        let (first, _) = send(&comm, Message::root()?)?;
+        send(&comm, Message::statfs()?)?;
+        // Too little room: it stays.
+        assert!(comm.take(27, true).err() == Some(EINVAL));
+        let taken = comm.take(28, true)?;
+        comm.put_back(taken);
+        assert_eq!(read(&comm)?.1, first);
+        comm.hang_up();
+        Ok(())
+    }
+
+    #[test]
+    fn hang_up_ends_everything() -> Result {
+        let comm = Comm::new()?;
+        let (_, read_one) = send(&comm, Message::root()?)?;
+        read(&comm)?;
+        let (_, pending) = send(&comm, Message::root()?)?;
+        comm.hang_up();
+        assert!(read_one.outcome().err() == Some(ENXIO));
+        assert!(pending.outcome().err() == Some(ENXIO));
+        assert!(send(&comm, Message::root()?).err() == Some(ENXIO));
+        Ok(())
+    }
+
+    #[test]
+    fn close_says_whether_it_was_written() -> Result {
+        let comm = Comm::new()?;
+        let state = WriteState::alloc()?;
+        for modified in [false, true] {
+            let writer = Writer::new(state.clone());
+            if modified {
+                state.modify();
+            }
+            let close = Close::prepare(&FID, 2, 0)?;
+            let (unique, request) = comm.submit(close.prepared, Some(writer))?;
+            let (opcode, number, flags) = read(&comm)?;
+            assert_eq!((opcode, number), (op::CLOSE, unique));
+            assert_eq!(flags, if modified { 0x002 } else { 0x402 });
+            // It counts until it is answered.
+            assert_eq!(state.is_modified(), modified);
+            answer(&comm, unique, 0, &[])?;
+            assert!(!state.is_modified());
+            request.outcome()?.result()?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn close_given_up_is_sent_all_the_same() -> Result {
+        let comm = Comm::new()?;
+        let state = WriteState::alloc()?;
+        let writer = Writer::new(state.clone());
+        state.modify();
+        let close = Close::prepare(&FID, 2, 0)?;
+        let (unique, request) = comm.submit(close.prepared, Some(writer))?;
+        assert!(comm.give_up(unique, &request, Wait::Close));
+        assert!(comm.has_orphans());
+        // The next writer cannot be sure.
+        let mut next = Writer::new(state.clone());
+        assert_eq!(read(&comm)?.0, op::CLOSE);
+        answer(&comm, unique, 0, &[])?;
+        assert!(!comm.has_orphans());
+        assert!(!next.close());
+        drop(next);
+        assert!(!state.is_modified());
+        Ok(())
+    }
+}

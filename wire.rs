@@ -642,3 +642,351 @@ impl<'a> Decoder<'a> {
         self.buf.get(offset..end).ok_or(EIO)
     }
 }
+
+/// The structs as the kernel's own header has them.
+#[cfg(CONFIG_KUNIT = "y")]
+#[allow(
+    dead_code,
+    missing_docs,
+    non_camel_case_types,
+    non_snake_case,
+    non_upper_case_globals,
+    unreachable_pub,
+    clippy::all
+)]
+mod header {
+    use kernel::ffi;
+    include!(env!("CODA_RS_WIRE"));
+}
+
+#[kunit_tests(coda_rs_wire)]
+mod tests {
+    use super::{header as h, *};
+    use core::mem::{offset_of, size_of};
+
+    const FID: Fid = Fid([0x1111, 0x2222, 0x3333, 0x4444]);
+    const OTHER: Fid = Fid([5, 6, 7, 8]);
+
+    fn word(msg: &Message, at: usize) -> u32 {
+        msg.word(at)
+    }
+
+    fn fid_at(msg: &Message, at: usize) -> Fid {
+        Fid([0, 4, 8, 12].map(|i| word(msg, at + i)))
+    }
+
+    /// The string at the offset that the word at `at` holds.
+    fn name_at(msg: &Message, at: usize) -> &[u8] {
+        let from = word(msg, at) as usize;
+        let rest = msg.bytes().get(from..).unwrap_or_default();
+        let len = rest.iter().position(|byte| *byte == 0).unwrap_or(0);
+        rest.get(..len).unwrap_or_default()
+    }
+
+    #[test]
+    fn headers() -> Result {
+        assert_eq!(size::IN_HDR, size_of::<h::coda_in_hdr>());
+        assert_eq!(size::OUT_HDR, size_of::<h::coda_out_hdr>());
+        assert_eq!(Fid::SIZE, size_of::<h::CodaFid>());
+        assert_eq!(size::VATTR, size_of::<h::coda_vattr>());
+        assert_eq!(offset_of!(h::coda_in_hdr, opcode), 0);
+        assert_eq!(offset_of!(h::coda_in_hdr, unique), 4);
+        assert_eq!(offset_of!(h::coda_in_hdr, pid), 8);
+        assert_eq!(offset_of!(h::coda_in_hdr, pgid), 12);
+        assert_eq!(offset_of!(h::coda_in_hdr, uid), 16);
+        assert_eq!(offset_of!(h::coda_out_hdr, result), 8);
+        let mut msg = Message::root()?;
+        msg.set_unique(77);
+        assert_eq!(msg.opcode(), h::CODA_ROOT);
+        assert_eq!(word(&msg, 4), 77);
+        assert_eq!(word(&msg, 16), crate::vfs::task::fsuid());
+        Ok(())
+    }
+
+    #[test]
+    fn room_for_replies() -> Result {
+        let longest = |a: usize, b: usize| if a > b { a } else { b };
+        macro_rules! room {
+            ($msg:expr, $in:ident, $out:ident) => {
+                assert_eq!(
+                    $msg.room(),
+                    longest(size_of::<h::$in>(), size_of::<h::$out>())
+                );
+            };
+        }
+        room!(Message::root()?, coda_root_in, coda_root_out);
+        room!(Message::getattr(&FID)?, coda_getattr_in, coda_getattr_out);
+        room!(
+            Message::setattr(&FID, &Attr::default())?,
+            coda_setattr_in,
+            coda_setattr_out
+        );
+        room!(Message::access(&FID, 4)?, coda_access_in, coda_access_out);
+        room!(Message::fsync(&FID)?, coda_fsync_in, coda_fsync_out);
+        room!(Message::statfs()?, coda_statfs_in, coda_statfs_out);
+        room!(
+            Message::open_by_fd(&FID, 1)?,
+            coda_open_by_fd_in,
+            coda_open_by_fd_out
+        );
+        room!(Message::close(&FID, 1, 0)?, coda_close_in, coda_close_out);
+        room!(
+            Message::access_intent(&FID, 1, 2, Intent::Read)?,
+            coda_access_intent_in,
+            coda_access_intent_out
+        );
+        assert_eq!(
+            Message::readlink(&FID, 100)?.room(),
+            size_of::<h::coda_readlink_out>() + 100
+        );
+        // With a name of one byte and its terminator.
+        assert_eq!(
+            Message::lookup(&FID, b"n")?.room(),
+            longest(
+                size_of::<h::coda_lookup_in>() + 2,
+                size_of::<h::coda_lookup_out>()
+            )
+        );
+        assert_eq!(
+            Message::create(&FID, b"n", 0)?.room(),
+            longest(
+                size_of::<h::coda_create_in>() + 2,
+                size_of::<h::coda_create_out>()
+            )
+        );
+        assert_eq!(
+            Message::mkdir(&FID, b"n", 0)?.room(),
+            longest(
+                size_of::<h::coda_mkdir_in>() + 2,
+                size_of::<h::coda_mkdir_out>()
+            )
+        );
+        assert_eq!(
+            Message::remove(&FID, b"n")?.room(),
+            size_of::<h::coda_remove_in>() + 2
+        );
+        assert_eq!(
+            Message::link(&FID, &OTHER, b"n")?.room(),
+            size_of::<h::coda_link_in>() + 2
+        );
+        assert_eq!(
+            Message::rename(&FID, b"one", &OTHER, b"other")?.room(),
+            size_of::<h::coda_rename_in>() + 3 + 5 + 8
+        );
+        assert_eq!(
+            Message::symlink(&FID, b"name", b"target")?.room(),
+            size_of::<h::coda_symlink_in>() + 4 + 6 + 8
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn fields_of_upcalls() -> Result {
+        let msg = Message::open_by_fd(&FID, cflags::READ | cflags::WRITE)?;
+        assert!(fid_at(&msg, offset_of!(h::coda_open_by_fd_in, VFid)) == FID);
+        assert_eq!(word(&msg, offset_of!(h::coda_open_by_fd_in, flags)), 3);
+
+        let mut msg = Message::close(&FID, cflags::WRITE, 1234)?;
+        let flags = offset_of!(h::coda_close_in, flags);
+        assert_eq!(word(&msg, 16), 1234);
+        assert_eq!(word(&msg, flags), 2);
+        msg.set_no_writes();
+        assert_eq!(word(&msg, flags), 0x402);
+        msg.set_sender(&OTHER);
+        assert!(fid_at(&msg, offset_of!(h::coda_close_in, VFid)) == OTHER);
+        assert_eq!(word(&msg, flags), 0x402);
+
+        let msg = Message::lookup(&FID, b"name")?;
+        assert!(fid_at(&msg, offset_of!(h::coda_lookup_in, VFid)) == FID);
+        assert_eq!(name_at(&msg, offset_of!(h::coda_lookup_in, name)), b"name");
+        assert_eq!(word(&msg, offset_of!(h::coda_lookup_in, flags)), 1);
+
+        let msg = Message::create(&FID, b"name", 0o644)?;
+        assert!(fid_at(&msg, offset_of!(h::coda_create_in, VFid)) == FID);
+        assert_eq!(word(&msg, offset_of!(h::coda_create_in, excl)), 0);
+        assert_eq!(word(&msg, offset_of!(h::coda_create_in, mode)), 0o644);
+        assert_eq!(name_at(&msg, offset_of!(h::coda_create_in, name)), b"name");
+        let va_mode = offset_of!(h::coda_create_in, attr) + offset_of!(h::coda_vattr, va_mode);
+        assert_eq!(word(&msg, va_mode), 0o644);
+
+        let msg = Message::mkdir(&FID, b"name", 0o755)?;
+        assert_eq!(name_at(&msg, offset_of!(h::coda_mkdir_in, name)), b"name");
+        let va_mode = offset_of!(h::coda_mkdir_in, attr) + offset_of!(h::coda_vattr, va_mode);
+        assert_eq!(word(&msg, va_mode), 0o755);
+
+        let msg = Message::remove(&FID, b"name")?;
+        assert_eq!(name_at(&msg, offset_of!(h::coda_remove_in, name)), b"name");
+        let msg = Message::rmdir(&FID, b"name")?;
+        assert_eq!(name_at(&msg, offset_of!(h::coda_rmdir_in, name)), b"name");
+
+        let msg = Message::link(&FID, &OTHER, b"name")?;
+        assert!(fid_at(&msg, offset_of!(h::coda_link_in, sourceFid)) == FID);
+        assert!(fid_at(&msg, offset_of!(h::coda_link_in, destFid)) == OTHER);
+        assert_eq!(name_at(&msg, offset_of!(h::coda_link_in, tname)), b"name");
+
+        let msg = Message::rename(&FID, b"one", &OTHER, b"other")?;
+        assert!(fid_at(&msg, offset_of!(h::coda_rename_in, sourceFid)) == FID);
+        assert!(fid_at(&msg, offset_of!(h::coda_rename_in, destFid)) == OTHER);
+        assert_eq!(name_at(&msg, offset_of!(h::coda_rename_in, srcname)), b"one");
+        assert_eq!(
+            name_at(&msg, offset_of!(h::coda_rename_in, destname)),
+            b"other"
+        );
+
+        let msg = Message::symlink(&FID, b"name", b"target")?;
+        assert_eq!(
+            name_at(&msg, offset_of!(h::coda_symlink_in, srcname)),
+            b"target"
+        );
+        assert_eq!(name_at(&msg, offset_of!(h::coda_symlink_in, tname)), b"name");
+
+        let msg = Message::access_intent(&FID, 10, 20, Intent::Mmap)?;
+        assert_eq!(word(&msg, offset_of!(h::coda_access_intent_in, count)), 10);
+        assert_eq!(word(&msg, offset_of!(h::coda_access_intent_in, pos)), 20);
+        assert_eq!(word(&msg, offset_of!(h::coda_access_intent_in, type_)), 3);
+        Ok(())
+    }
+
+    #[test]
+    fn fields_of_changes() -> Result {
+        let attr = Attr {
+            mode: Some(0o100_600),
+            size: Some(42),
+            mtime: Some(TimeSpec { sec: 9, nsec: 8 }),
+            ..Attr::default()
+        };
+        let msg = Message::setattr(&FID, &attr)?;
+        let at = offset_of!(h::coda_setattr_in, attr);
+        let field = |offset: usize| word(&msg, at + offset);
+        assert_eq!(field(offset_of!(h::coda_vattr, va_type)), 0);
+        assert_eq!(
+            field(offset_of!(h::coda_vattr, va_mode)) & 0xffff,
+            0o100_600
+        );
+        assert_eq!(field(offset_of!(h::coda_vattr, va_uid)), u32::MAX);
+        assert_eq!(field(offset_of!(h::coda_vattr, va_size)), 42);
+        assert_eq!(field(offset_of!(h::coda_vattr, va_atime)), u32::MAX);
+        assert_eq!(field(offset_of!(h::coda_vattr, va_mtime)), 9);
+        assert_eq!(field(offset_of!(h::coda_vattr, va_mtime) + 8), 8);
+        assert_eq!(field(offset_of!(h::coda_vattr, va_bytes)), u32::MAX);
+        assert_eq!(field(offset_of!(h::coda_vattr, va_filerev)), 0);
+        Ok(())
+    }
+
+    /// A reply that consists of a header and then whatever `fill` makes of zeroes.
+    fn reply(len: usize, fill: impl FnOnce(&mut [u8])) -> Result<KVVec<u8>> {
+        let mut buf = KVVec::new();
+        buf.resize(len, 0, GFP_KERNEL)?;
+        fill(&mut buf);
+        Ok(buf)
+    }
+
+    fn put(buf: &mut [u8], at: usize, bytes: &[u8]) {
+        if let Some(slot) = buf.get_mut(at..at + bytes.len()) {
+            slot.copy_from_slice(bytes);
+        }
+    }
+
+    #[test]
+    fn attributes_of_replies() -> Result {
+        let at = offset_of!(h::coda_getattr_out, attr);
+        let buf = reply(size_of::<h::coda_getattr_out>(), |buf| {
+            let mut set = |offset: usize, bytes: &[u8]| put(buf, at + offset, bytes);
+            set(offset_of!(h::coda_vattr, va_type), &2u64.to_ne_bytes());
+            set(
+                offset_of!(h::coda_vattr, va_mode),
+                &0o40_755u16.to_ne_bytes(),
+            );
+            set(offset_of!(h::coda_vattr, va_nlink), &3u16.to_ne_bytes());
+            set(offset_of!(h::coda_vattr, va_uid), &10u32.to_ne_bytes());
+            set(offset_of!(h::coda_vattr, va_gid), &u32::MAX.to_ne_bytes());
+            set(offset_of!(h::coda_vattr, va_size), &4096u64.to_ne_bytes());
+            set(offset_of!(h::coda_vattr, va_mtime), &99u64.to_ne_bytes());
+        })?;
+        let attr = Decoder::body(&buf).attr()?;
+        assert_eq!(attr.mode, Some(mode::S_IFDIR | 0o755));
+        assert_eq!(attr.nlink, Some(3));
+        assert_eq!(attr.uid, Some(10));
+        assert_eq!(attr.gid, None);
+        assert_eq!(attr.size, Some(4096));
+        assert!(attr.mtime == Some(TimeSpec { sec: 99, nsec: 0 }));
+        // One byte less, and nothing of it counts.
+        let short = buf.get(..buf.len() - 1).ok_or(EIO)?;
+        assert!(Decoder::body(short).attr().is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn nonsense_in_replies() -> Result {
+        for result in [5000i32, -5, i32::MIN, 134, 512] {
+            let buf = reply(size::OUT_HDR, |buf| put(buf, 8, &result.to_ne_bytes()))?;
+            let mut decoder = Decoder::new(&buf);
+            decoder.header()?;
+            assert!(decoder.result() == Err(EIO));
+        }
+        let buf = reply(size::OUT_HDR, |buf| put(buf, 8, &2i32.to_ne_bytes()))?;
+        let mut decoder = Decoder::new(&buf);
+        decoder.header()?;
+        assert!(decoder.result() == Err(ENOENT));
+        // No type, and a size below zero.
+        let at = offset_of!(h::coda_getattr_out, attr);
+        let buf = reply(size_of::<h::coda_getattr_out>(), |_| {})?;
+        assert!(Decoder::body(&buf).attr().is_err());
+        let buf = reply(size_of::<h::coda_getattr_out>(), |buf| {
+            put(buf, at, &1u64.to_ne_bytes());
+            put(
+                buf,
+                at + offset_of!(h::coda_vattr, va_size),
+                &(-2i64).to_ne_bytes(),
+            );
+        })?;
+        assert!(Decoder::body(&buf).attr().is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn data_of_replies() -> Result {
+        let count = offset_of!(h::coda_readlink_out, count);
+        let data = offset_of!(h::coda_readlink_out, data);
+        let make = |n: i32, offset: i64| {
+            reply(size::READLINK_OUT + 4, |buf| {
+                put(buf, count, &n.to_ne_bytes());
+                put(buf, data, &offset.to_ne_bytes());
+                put(buf, size::READLINK_OUT, b"path");
+            })
+        };
+        let start = size::READLINK_OUT as i64;
+        assert_eq!(Decoder::body(&make(4, start)?).data()?, b"path");
+        for (n, offset) in [
+            (5, start),
+            (-1, start),
+            (4, -1),
+            (4, i64::MAX),
+            (i32::MAX, start),
+            (1, start + 4),
+        ] {
+            assert!(Decoder::body(&make(n, offset)?).data() == Err(EIO));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn constants() {
+        assert_eq!(h::C_O_READ, cflags::READ);
+        assert_eq!(h::C_O_WRITE, cflags::WRITE);
+        assert_eq!(h::C_O_TRUNC, cflags::TRUNC);
+        assert_eq!(h::C_O_CREAT, cflags::CREAT);
+        // The bit is free.
+        let used = h::C_O_READ | h::C_O_WRITE | h::C_O_TRUNC | h::C_O_EXCL | h::C_O_CREAT;
+        assert_eq!(used & cflags::NO_WRITES, 0);
+        assert_eq!(h::CODA_KERNEL_VERSION, KERNEL_VERSION);
+        assert_eq!(h::CODA_NOCACHE, NOCACHE);
+        assert_eq!(h::CODA_CLOSE, op::CLOSE);
+        assert_eq!(h::CODA_OPEN_BY_FD, op::OPEN_BY_FD);
+        assert_eq!(h::CODA_ACCESS_INTENT, op::ACCESS_INTENT);
+        assert_eq!(h::CODA_REPLACE, op::REPLACE);
+        assert_eq!(h::CODA_PURGEFID, op::PURGEFID);
+        assert_eq!(h::CODA_STATFS, op::STATFS);
+        assert!(is_downcall(h::CODA_FLUSH) && !is_downcall(h::CODA_SIGNAL));
+    }
+}

@@ -40,6 +40,10 @@ pub struct Effect {
     pub unique_add: u32,
     /// Send the reply twice.
     pub twice: bool,
+    /// Keep our own copy of a container open that long after the reply, and
+    /// then put its file flags into the trace: the kernel must not have
+    /// touched them.
+    pub linger_ms: Option<u64>,
     /// Set CODA_NOCACHE in the type of a reply to LOOKUP.
     pub nocache: bool,
     /// End the process as if killed, instead of a reply.

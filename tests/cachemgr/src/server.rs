@@ -14,12 +14,14 @@ use coda_proto::{
     Vattr, intent, name_at, vtype,
 };
 use crossbeam_channel::Sender;
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// A cache manager at work.
@@ -363,6 +365,7 @@ impl Server {
         }
         self.trace.line("out", &name, unique, fields);
 
+        let before = reply.container.as_ref().map(rustix::fs::fcntl_getfl);
         let times = if effect.is_some_and(|e| e.twice) {
             2
         } else {
@@ -386,6 +389,22 @@ impl Server {
             if time == 0 && opened && sent == Err(Errno::SRCH) {
                 self.undo_open(job);
             }
+        }
+        if let (Some(ms), Some(container)) =
+            (effect.and_then(|e| e.linger_ms), reply.container.as_ref())
+        {
+            std::thread::sleep(Duration::from_millis(ms));
+            let flags = |f: rustix::io::Result<OFlags>| f.map_or(0, |f| f.bits());
+            let (before, after) = (
+                flags(before.unwrap_or(Ok(OFlags::empty()))),
+                flags(rustix::fs::fcntl_getfl(container)),
+            );
+            self.trace.line(
+                "lingered",
+                &name,
+                unique,
+                json!({ "before": before, "after": after }),
+            );
         }
     }
 

@@ -86,6 +86,8 @@ impl Small {
         let image = dir.with_extension("img");
         std::fs::File::create(&image)?.set_len(megabytes << 20)?;
         let text = |p: &Path| p.to_string_lossy().into_owned();
+        // Nothing loads it by itself where there is no udev.
+        let _ = run("modprobe", &["-q", "loop"]);
         run("mkfs.ext4", &["-q", "-O", "^has_journal", &text(&image)])?;
         run("mount", &["-o", "loop", &text(&image), &text(&dir)])?;
         Ok(Small {

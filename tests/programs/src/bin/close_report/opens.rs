@@ -626,10 +626,10 @@ pub fn cases() -> Vec<C> {
             write,
         ),
         killed(
-            "sigsegv_clean",
+            "sighup_clean",
             Clean,
-            "SIGSEGV, not written",
-            Signal::SIGSEGV,
+            "SIGHUP, not written",
+            Signal::SIGHUP,
             nothing,
         ),
         interrupted_open(

@@ -177,14 +177,13 @@ pub fn cases() -> Vec<C> {
         rw(
             "copy_file_range_in",
             Modified,
-            "copy_file_range(2) into it",
+            "copy_file_range(2) from another Coda file",
             |t, fd| {
-                let from = sys::open(std::env::current_exe()?.as_path(), OFlag::O_RDONLY)?;
-                ensure_eq!(
-                    sys::copy_file_range(&from, fd, 4).context("copy_file_range")?,
-                    4
-                );
-                ensure_eq!(&t.contents()?[..4], b"\x7fELF");
+                fs::write(t.container.with_extension("from"), b"copied")?;
+                let from = sys::open(&t.path.with_extension("from"), OFlag::O_RDONLY)?;
+                let n = sys::copy_file_range(&from, fd, 6).context("copy_file_range")?;
+                ensure_eq!(n, 6);
+                ensure_eq!(&t.contents()?[..7], b"copiedo");
                 Ok(())
             },
         )
@@ -467,16 +466,16 @@ pub fn cases() -> Vec<C> {
         rw(
             "copy_file_range_out",
             Clean,
-            "copy_file_range(2) out of it",
+            "copy_file_range(2) to another Coda file",
             |t, fd| {
-                let path = t.container.with_extension("copy");
-                let to = sys::open(&path, OFlag::O_WRONLY | OFlag::O_CREAT)?;
-                let done = sys::copy_file_range(fd, &to, 10);
-                fs::remove_file(&path)?;
-                ensure_eq!(done, Ok(10));
+                let to = t.path.with_extension("to");
+                let to = sys::open(&to, OFlag::O_WRONLY | OFlag::O_CREAT)?;
+                let n = sys::copy_file_range(fd, &to, 10).context("copy_file_range")?;
+                ensure_eq!(n, 10);
                 Ok(())
             },
-        ),
+        )
+        .tag("splice_in"),
         rw("lseek", Clean, "lseek(2) beyond the end", |_, fd| {
             ensure_eq!(sys::seek(fd, 5000, libc::SEEK_SET)?, 5000);
             ensure_eq!(sys::seek(fd, 0, libc::SEEK_END)?, 100);
