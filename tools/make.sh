@@ -16,8 +16,6 @@ run | shell)
 	step "$OUT/logs/$DIST/module.log" "Building coda_rs.ko for $REL" bash "$tools/build-module.sh"
 	bash "$tools/build-tests.sh"
 	args=(--label "$1" --module "$OUT/$REL/coda_rs.ko" --payload "$OUT/tests/$DIST")
-	# Two kinds of container will do there, and the others take seconds to load.
-	args+=(--fs ext4)
 	[ "$1" = run ] || args+=(--tty --no-check)
 	exec bash "$tools/vm.sh" "${args[@]}" -- /opt/coda/guest/main.sh "$1"
 	;;

@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 load_facts
 
-key=$(printf '%s\n' "$DEBVER" "$(cat "$CACHE/root.stamp")" | cat - "$0" "$TOP/tools/debug.config" | hash_of)
+key=$(printf '%s\n' "$DEBVER" "$TOOLS" | cat - "$0" "$TOP/tools/debug.config" | hash_of)
 fresh "$CACHE/debug.stamp" "$key" && exit 0
 rm -f "$CACHE/debug.stamp"
 mkdir -p "$CACHE/debug/build"

@@ -27,7 +27,7 @@ make_root() {
 	list=$(printf ',%s' "${packages[@]}")
 	TMPDIR=/var/tmp mmdebstrap --mode=$mode --variant=essential --include="${list#,}" --format=tar \
 		--aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Retries "3"' \
-		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+		--dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
 		--dpkgopt='path-exclude=/usr/share/locale/*' \
 		--customize-hook="mkdir -p \"\$1/opt/coda\" \"\$1/coda\" \"\$1/containers\" \"\$1/usr/lib/modules\"" \
 		--customize-hook="sync-in '$CACHE/kernel/$REL/image/usr/lib/modules' /usr/lib/modules" \

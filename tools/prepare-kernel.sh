@@ -7,7 +7,7 @@
 load_facts
 
 dir=$CACHE/kernel/$REL
-key=$(printf '%s\n' "$DEBVER" "$(cat "$CACHE/root.stamp")" | cat - "$0" | hash_of)
+key=$(printf '%s\n' "$DEBVER" "$TOOLS" | cat - "$0" | hash_of)
 fresh "$dir.stamp" "$key" && exit 0
 rm -f "$dir.stamp"
 mkdir -p "$CACHE/kernel"

@@ -82,6 +82,10 @@ mkdir -p "$root/var/cache/coda_rs"
 	in_chroot sh -c 'cd /var/cache/coda_rs && apt-get -o APT::Sandbox::User=root download "$@"' sh "${debs[@]}"
 )
 
+# What a kernel is built by; if one of them changes it has to be built again.
+tools=$(in_chroot dpkg-query -W -f '${Package}=${Version}\n' \
+	"gcc-$gcc" rustc bindgen libclang-dev clang lld pahole | sha256sum | cut -c1-16)
+
 cat >"$root/var/cache/coda_rs/facts" <<END
 REL=$rel
 KVER=$kver
@@ -89,6 +93,7 @@ GCC=$gcc
 DEBVER=$debver
 LOCALVERSION=${rel#"$(echo "$rel" | grep -oE '^[0-9.]+')"}
 RUSTC_TEXT='$rust_text'
+TOOLS=$tools
 END
 in_chroot apt-get clean
 rm -rf "$root"/var/lib/apt/lists/*
