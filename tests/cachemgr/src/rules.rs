@@ -8,6 +8,7 @@
 
 use coda_proto::{Fid, Opcode};
 use serde::Deserialize;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -30,6 +31,8 @@ pub struct Effect {
     pub result: Option<i64>,
     /// Send this descriptor in the reply to OPEN_BY_FD.
     pub fd: Option<i32>,
+    /// Send a descriptor of this file in the reply to OPEN_BY_FD.
+    pub container: Option<PathBuf>,
     /// Overwrite bytes of the reply: offset and hexadecimal digits.
     pub patch: Vec<(usize, String)>,
     /// Cut the reply to this size.

@@ -14,7 +14,7 @@ use coda_proto::{
     Vattr, intent, name_at, vtype,
 };
 use crossbeam_channel::Sender;
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -531,7 +531,16 @@ impl Server {
             }
             Opcode::OPEN_BY_FD => {
                 let m: FlagsIn = parse(msg)?;
-                let container = store.open(m.fid, uid, m.flags)?;
+                let mut container = store.open(m.fid, uid, m.flags)?;
+                if let Some(other) = job.met.as_ref().and_then(|m| m.effect.container.as_ref()) {
+                    let mode = match m.flags & C_O_WRITE {
+                        0 => OFlags::RDONLY,
+                        _ => OFlags::RDWR,
+                    };
+                    // A FIFO must not make us wait for its other end.
+                    let mode = mode | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                    container = rustix::fs::open(other, mode, Mode::empty())?;
+                }
                 let out = OpenByFdOut {
                     fd: container.as_raw_fd(),
                     ..OpenByFdOut::default()

@@ -308,8 +308,19 @@ impl Fixture {
     }
 }
 
+impl Drop for Fixture {
+    /// What a case left behind when it went wrong.
+    fn drop(&mut self) {
+        if self.manager.is_some() {
+            let _ = self.kill_manager();
+            let _ = run_to_end(Command::new("umount").arg("-l").arg(&self.mnt));
+            let _ = fs::remove_dir_all(&self.root);
+        }
+    }
+}
+
 /// Runs a helper program, but not for ever.
-fn run_to_end(command: &mut Command) -> Result<()> {
+pub fn run_to_end(command: &mut Command) -> Result<()> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::null())

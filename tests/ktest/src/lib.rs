@@ -18,7 +18,7 @@ mod runner;
 mod trace;
 
 pub use control::{Control, Expectation};
-pub use fixture::{Fixture, Rule, Spec, module_is_ours, path_c};
+pub use fixture::{Fixture, Rule, Spec, module_is_ours, path_c, run_to_end};
 pub use runner::{Case, Ctx, Group, Row, Skip, Suite};
 pub use trace::{Event, Watch};
 

@@ -1,0 +1,665 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Cache managers, mounts and callers that come and go.
+
+use crate::device;
+use coda_selftests::containers;
+use coda_selftests::map::{Map, PAGE};
+use coda_selftests::sys::{self, Child, child, sleep_for_ever};
+use ktest::{
+    Case, Context, Fixture, Result, Rule, Spec, bail, ensure, ensure_eq, patience, run_to_end,
+    skip, wait_for,
+};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
+use rand::{Rng, SeedableRng};
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+fn spec() -> Spec {
+    Spec::on(containers::base().join("tmpfs"))
+}
+
+/// A case that starts a cache manager of its own.
+fn case(
+    name: &'static str,
+    what: &'static str,
+    body: impl Fn(&mut Fixture) -> Result<()> + 'static,
+) -> Case {
+    Case::new(name, what, move |_| {
+        let mut fixture = Fixture::start(&spec())?;
+        body(&mut fixture)?;
+        fixture.stop()
+    })
+    .seconds(25)
+}
+
+/// Children that each ask for the attributes of a file of their own.
+fn askers(fixture: &Fixture, count: usize) -> Result<Vec<Child>> {
+    (0..count)
+        .map(|n| {
+            let path = fixture.mnt.join(format!("f{n}"));
+            child(move |_| match fs::metadata(&path) {
+                Ok(_) => bail!("it got an answer"),
+                Err(_) => Ok(()),
+            })
+        })
+        .collect()
+}
+
+fn manager(fixture: &Fixture) -> Result<Pid> {
+    Ok(Pid::from_raw(
+        fixture.manager_pid().context("no cache manager")? as i32,
+    ))
+}
+
+/// The cache manager's own descriptor of the device, as a copy.
+fn steal_device(fixture: &Fixture) -> Result<OwnedFd> {
+    let pid = manager(fixture)?;
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let entry = entry?;
+        let is_device = fs::read_link(entry.path())?.starts_with("/dev");
+        if is_device
+            && fs::read_link(entry.path())?
+                .to_string_lossy()
+                .contains("cfs")
+        {
+            let number: i32 = entry.file_name().to_string_lossy().parse()?;
+            // SAFETY: numbers only.
+            let pidfd =
+                sys::fd_from(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+            use std::os::fd::AsRawFd;
+            // SAFETY: numbers only.
+            return Ok(sys::fd_from(unsafe {
+                libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0)
+            })?);
+        }
+    }
+    bail!("it has no device open")
+}
+
+/// Callers that are killed while answers are on their way, many times.
+fn killed_waiters(fixture: &mut Fixture, op: &'static str, delay_ms: u64) -> Result<()> {
+    fs::write(fixture.root.join("f"), b"contents")?;
+    fixture.rule(Rule::on(op).with("delay_ms", delay_ms))?;
+    let mut random = rand::rngs::SmallRng::seed_from_u64(delay_ms);
+    let end = Instant::now() + Duration::from_secs(3);
+    let mut rounds = 0;
+    while Instant::now() < end {
+        let kids: Result<Vec<_>> = (0..4)
+            .map(|n| {
+                let path = fixture.mnt.join(format!(
+                    "f{}",
+                    if n == 0 { String::new() } else { n.to_string() }
+                ));
+                child(move |_| {
+                    loop {
+                        let _ = fs::metadata(&path);
+                        let _ = fs::File::open(&path);
+                        let _ = fs::write(&path, b"x");
+                    }
+                })
+            })
+            .collect();
+        for kid in kids? {
+            std::thread::sleep(Duration::from_micros(random.random_range(0..3000)));
+            let signal = if random.random() {
+                Signal::SIGKILL
+            } else {
+                Signal::SIGINT
+            };
+            kid.kill(signal)?;
+            kid.die_of(signal)?;
+        }
+        rounds += 1;
+    }
+    fixture.clear_rules()?;
+    ensure!(rounds > 3, "too slow to show anything");
+    // All is closed that was opened.
+    wait_for("closes", patience(5), || {
+        let stat = fixture.stat()?;
+        Ok(stat["open"]
+            .as_array()
+            .is_some_and(Vec::is_empty)
+            .then_some(()))
+    })?;
+    ensure_eq!(fs::read(fixture.mnt.join("f"))?.is_empty(), false);
+    Ok(())
+}
+
+/// The cases.
+pub fn cases() -> Vec<Case> {
+    vec![
+        case(
+            "manager_dies_asked",
+            "the cache manager dies: who waits for an answer gets an error",
+            |fixture| {
+                let rule = fixture.rule(Rule::on("LOOKUP").with("hold", true))?;
+                let kids = askers(fixture, 8)?;
+                fixture.wait_rule(rule, 1)?;
+                fixture.kill_manager()?;
+                kids.into_iter().try_for_each(Child::succeed)
+            },
+        ),
+        case(
+            "manager_dies_unasked",
+            "the same for requests that it has not even read",
+            |fixture| {
+                kill(manager(fixture)?, Signal::SIGSTOP)?;
+                let kids = askers(fixture, 8)?;
+                std::thread::sleep(Duration::from_millis(100));
+                fixture.kill_manager()?;
+                kids.into_iter().try_for_each(Child::succeed)
+            },
+        ),
+        case(
+            "manager_dies_by_request",
+            "it dies of one request while others wait",
+            |fixture| {
+                fixture.rule(Rule::on("LOOKUP").name("f5").with("die", true))?;
+                fixture.rule(Rule::on("LOOKUP").with("hold", true))?;
+                let kids = askers(fixture, 8)?;
+                kids.into_iter().try_for_each(Child::succeed)?;
+                fixture.kill_manager()
+            },
+        ),
+        case(
+            "dead_mount",
+            "a mount whose cache manager is gone says so, and can be left",
+            |fixture| {
+                fs::write(fixture.root.join("f"), b"")?;
+                fixture.kill_manager()?;
+                let began = Instant::now();
+                ensure!(
+                    fs::metadata(fixture.mnt.join("f")).is_err(),
+                    "it got an answer"
+                );
+                ensure!(
+                    fs::write(fixture.mnt.join("g"), b"").is_err(),
+                    "it was written"
+                );
+                ensure!(fs::read_dir(&fixture.mnt).is_err(), "it was listed");
+                ensure!(
+                    began.elapsed() < patience(5),
+                    "it took {:?}",
+                    began.elapsed()
+                );
+                // statfs makes numbers up.
+                nix::sys::statfs::statfs(&fixture.mnt)?;
+                Ok(())
+            },
+        ),
+        case(
+            "dead_mount_open_file",
+            "an open file outlives the cache manager",
+            |fixture| {
+                fs::write(fixture.root.join("f"), vec![b'o'; PAGE])?;
+                let fd = sys::open(&fixture.mnt.join("f"), OFlag::O_RDWR)?;
+                let map = Map::shared(&fd, PAGE)?;
+                map.store(0, b'm');
+                fixture.kill_manager()?;
+                map.store(1, b'm');
+                ensure_eq!(map.load(2), b'o');
+                let _ = nix::sys::uio::pwrite(&fd, b"w", 3);
+                let _ = nix::unistd::fsync(&fd);
+                let _ = nix::unistd::ftruncate(&fd, 10);
+                sys::close(fd)?;
+                drop(map);
+                ensure_eq!(&fs::read(fixture.root.join("f"))?[..2], b"mm");
+                Ok(())
+            },
+        ),
+        case(
+            "restart",
+            "after a restart the old mount is dead, the new one alive",
+            |fixture| {
+                fs::write(fixture.root.join("f"), b"one")?;
+                fs::write(fixture.root.join("g"), b"two")?;
+                ensure_eq!(fs::read(fixture.mnt.join("f"))?, b"one");
+                fixture.kill_manager()?;
+                let new = Fixture::start(&spec())?;
+                fs::write(new.root.join("h"), b"three")?;
+                ensure_eq!(fs::read(new.mnt.join("h"))?, b"three");
+                // The old mount's questions are not for the new cache manager,
+                // which knows other objects by the same names.
+                ensure!(
+                    fs::metadata(fixture.mnt.join("g")).is_err(),
+                    "the old mount got an answer"
+                );
+                ensure!(
+                    fs::read(fixture.mnt.join("f")).is_err(),
+                    "the old mount's file was opened"
+                );
+                fixture.unmount().context("the old mount")?;
+                fs::write(new.mnt.join("i"), b"four")?;
+                ensure_eq!(fs::read(new.root.join("i"))?, b"four");
+                new.stop()?;
+                // Mounted again, so that there is something to leave.
+                fixture.start_manager()
+            },
+        )
+        .tag("restart"),
+        case(
+            "restart_open_file",
+            "a file that was open before the restart is closed to nobody",
+            |fixture| {
+                fs::write(fixture.root.join("f"), b"one")?;
+                let fd = sys::open(&fixture.mnt.join("f"), OFlag::O_RDWR)?;
+                sys::write(&fd, b"two")?;
+                fixture.kill_manager()?;
+                let new = Fixture::start(&spec())?;
+                let mut watch = new.watch()?;
+                sys::close(fd)?;
+                fs::write(new.mnt.join("h"), b"")?;
+                let closes = watch.requests("CLOSE", "")?;
+                ensure_eq!(closes.len(), 1, "closes at the new cache manager");
+                fixture.unmount()?;
+                new.stop()?;
+                fixture.start_manager()
+            },
+        )
+        .tag("restart"),
+        case(
+            "killed_waiter",
+            "a caller that is killed while it waits is gone at once",
+            |fixture| {
+                fs::write(fixture.root.join("f"), b"")?;
+                for late in [false, true] {
+                    let rule = Rule::on("LOOKUP")
+                        .name("f")
+                        .once()
+                        .with("hold", true)
+                        .with("late", late);
+                    let rule = fixture.rule(rule)?;
+                    let kid = child(|_| {
+                        fs::metadata(fixture.mnt.join("f"))?;
+                        bail!("it got an answer")
+                    })?;
+                    fixture.wait_rule(rule, 1)?;
+                    std::thread::sleep(Duration::from_millis(20));
+                    let mut watch = fixture.watch()?;
+                    let began = Instant::now();
+                    kid.kill(Signal::SIGKILL)?;
+                    kid.die_of(Signal::SIGKILL)?;
+                    ensure!(
+                        began.elapsed() < patience(2),
+                        "it took {:?}",
+                        began.elapsed()
+                    );
+                    // And the cache manager is told.
+                    watch.wait("CODA_SIGNAL", patience(3), |events| {
+                        events.iter().any(|e| e.is_request("SIGNAL")).then_some(())
+                    })?;
+                    fixture.release(rule)?;
+                }
+                fs::metadata(fixture.mnt.join("f"))?;
+                Ok(())
+            },
+        ),
+        case(
+            "sigint_waiter",
+            "SIGINT ends a wait with EINTR",
+            |fixture| {
+                let rule = fixture.rule(Rule::on("LOOKUP").name("f").once().with("hold", true))?;
+                let mut kid = child(|teller| {
+                    // SAFETY: the handler does nothing.
+                    unsafe {
+                        extern "C" fn ignore(_: libc::c_int) {}
+                        libc::signal(libc::SIGINT, ignore as *const () as libc::sighandler_t);
+                    }
+                    teller.ready()?;
+                    let error = fs::metadata(fixture.mnt.join("f"))
+                        .err()
+                        .and_then(|e| e.raw_os_error());
+                    ensure_eq!(error, Some(libc::EINTR));
+                    Ok(())
+                })?;
+                kid.wait_ready()?;
+                fixture.wait_rule(rule, 1)?;
+                kid.kill(Signal::SIGINT)?;
+                kid.succeed()?;
+                fixture.release(rule)
+            },
+        ),
+        case(
+            "timeout",
+            "other signals end a wait only after the timeout",
+            |fixture| {
+                let sysctl = std::path::Path::new("/proc/sys/coda/timeout");
+                let old = fs::read_to_string(sysctl).context("no sysctl coda.timeout")?;
+                fs::write(sysctl, "1")?;
+                let rule = fixture.rule(Rule::on("LOOKUP").name("f").once().with("hold", true))?;
+                let kid = child(|_| {
+                    fs::metadata(fixture.mnt.join("f"))?;
+                    bail!("it got an answer")
+                })?;
+                fixture.wait_rule(rule, 1)?;
+                let began = Instant::now();
+                kid.kill(Signal::SIGTERM)?;
+                let ended = kid.end();
+                fs::write(sysctl, old.trim())?;
+                ensure!(
+                    matches!(ended?, WaitStatus::Signaled(_, Signal::SIGTERM, _)),
+                    "not killed"
+                );
+                ensure!(
+                    began.elapsed() > Duration::from_millis(600),
+                    "it was let go after {:?}",
+                    began.elapsed()
+                );
+                fixture.release(rule)
+            },
+        )
+        .tag("sysctl"),
+        case("hard", "with coda.hard, no signal ends a wait", |fixture| {
+            let sysctl = std::path::Path::new("/proc/sys/coda/hard");
+            fs::write(sysctl, "1").context("no sysctl coda.hard")?;
+            let rule = fixture.rule(Rule::on("LOOKUP").name("f").once().with("hold", true))?;
+            let kid = child(|_| {
+                let _ = fs::metadata(fixture.mnt.join("f"));
+                sleep_for_ever()
+            })?;
+            fixture.wait_rule(rule, 1)?;
+            fixture.release(rule)?;
+            fs::write(sysctl, "0")?;
+            kid.kill(Signal::SIGKILL)?;
+            kid.die_of(Signal::SIGKILL)
+        })
+        .tag("sysctl"),
+        case(
+            "killed_waiters_lookup",
+            "fault 3: callers killed while answers arrive: LOOKUP",
+            |fixture| killed_waiters(fixture, "LOOKUP", 1),
+        )
+        .tag("race"),
+        case(
+            "killed_waiters_open",
+            "faults 2, 3, 4: callers killed while answers arrive: OPEN_BY_FD",
+            |fixture| killed_waiters(fixture, "OPEN_BY_FD", 2),
+        )
+        .tag("race"),
+        case(
+            "killed_waiters_close",
+            "faults 2, 3: callers killed while answers arrive: CLOSE",
+            |fixture| killed_waiters(fixture, "CLOSE", 1),
+        )
+        .tag("race"),
+        case(
+            "killed_in_create",
+            "callers killed while answers arrive: CREATE",
+            |fixture| killed_waiters(fixture, "CREATE", 2),
+        )
+        .tag("race"),
+        case("unmount_busy", "umount(2) of a mount in use", |fixture| {
+            fs::write(fixture.root.join("f"), b"")?;
+            let fd = sys::open(&fixture.mnt.join("f"), OFlag::O_RDONLY)?;
+            ensure_eq!(umount2(&fixture.mnt, MntFlags::empty()), Err(Errno::EBUSY));
+            sys::close(fd)?;
+            Ok(())
+        }),
+        case(
+            "unmount_lazily",
+            "a mount that goes away while somebody waits and has a file open",
+            |fixture| {
+                fs::write(fixture.root.join("f"), b"open")?;
+                let fd = sys::open(&fixture.mnt.join("f"), OFlag::O_RDWR)?;
+                let rule = fixture.rule(Rule::on("LOOKUP").name("g").with("hold", true))?;
+                let kid = child(|_| {
+                    let _ = fs::metadata(fixture.mnt.join("g"));
+                    Ok(())
+                })?;
+                fixture.wait_rule(rule, 1)?;
+                umount2(&fixture.mnt, MntFlags::MNT_DETACH)?;
+                fixture.release(rule)?;
+                kid.succeed()?;
+                let mut watch = fixture.watch()?;
+                sys::write(&fd, b"more")?;
+                sys::close(fd)?;
+                watch.wait("the close", patience(3), |events| {
+                    events.iter().any(|e| e.is_request("CLOSE")).then_some(())
+                })?;
+                // The device can be mounted again once all of that is gone.
+                fixture.kill_manager()?;
+                wait_for("the device", patience(5), || {
+                    Ok(fixture.start_manager().ok())
+                })
+            },
+        ),
+        case(
+            "unmount_mapped",
+            "a mapping keeps its file system",
+            |fixture| {
+                fs::write(fixture.root.join("f"), vec![b'o'; PAGE])?;
+                let fd = sys::open(&fixture.mnt.join("f"), OFlag::O_RDWR)?;
+                let map = Map::shared(&fd, PAGE)?;
+                sys::close(fd)?;
+                ensure_eq!(umount2(&fixture.mnt, MntFlags::empty()), Err(Errno::EBUSY));
+                umount2(&fixture.mnt, MntFlags::MNT_DETACH)?;
+                map.store(0, b'm');
+                let mut watch = fixture.watch()?;
+                drop(map);
+                watch.wait("the close", patience(3), |events| {
+                    events.iter().any(|e| e.is_request("CLOSE")).then_some(())
+                })?;
+                fixture.kill_manager()?;
+                wait_for("the device", patience(5), || {
+                    Ok(fixture.start_manager().ok())
+                })
+            },
+        ),
+        case("mount_twice", "one device, one mount", |fixture| {
+            use std::os::fd::AsRawFd;
+            let device = steal_device(fixture)?;
+            let data = coda_proto::MountData {
+                version: coda_proto::MOUNT_VERSION,
+                fd: device.as_raw_fd(),
+            };
+            ensure_eq!(
+                device::mount(std::path::Path::new("/mnt"), Some(&data)),
+                Err(Errno::EBUSY)
+            );
+            fs::write(fixture.mnt.join("f"), b"alive")?;
+            ensure_eq!(fs::read(fixture.root.join("f"))?, b"alive");
+            Ok(())
+        }),
+        Case::new(
+            "mount_refused",
+            "a mount that the cache manager refuses, and then does not",
+            |_| {
+                use std::os::fd::AsRawFd;
+                let fixture = Fixture::start(&Spec { api: "", ..spec() })?;
+                let device = steal_device(&fixture)?;
+                let data = coda_proto::MountData {
+                    version: coda_proto::MOUNT_VERSION,
+                    fd: device.as_raw_fd(),
+                };
+                for op in ["ROOT", "GETATTR"] {
+                    fixture.rule(Rule::on(op).once().with("result", libc::EACCES))?;
+                    let refused = device::mount(&fixture.mnt, Some(&data));
+                    ensure_eq!(refused, Err(Errno::EACCES), "{op}");
+                }
+                device::mount(&fixture.mnt, Some(&data))?;
+                umount2(&fixture.mnt, MntFlags::empty())?;
+                drop(device);
+                fixture.stop()
+            },
+        )
+        .seconds(20),
+        Case::new(
+            "mount_killed",
+            "a mount that is killed while the cache manager thinks",
+            |_| {
+                use std::os::fd::AsRawFd;
+                let fixture = Fixture::start(&Spec { api: "", ..spec() })?;
+                let device = steal_device(&fixture)?;
+                let data = coda_proto::MountData {
+                    version: coda_proto::MOUNT_VERSION,
+                    fd: device.as_raw_fd(),
+                };
+                for op in ["ROOT", "GETATTR"] {
+                    let rule = fixture.rule(Rule::on(op).once().with("hold", true))?;
+                    let kid = child(|_| {
+                        device::mount(&fixture.mnt, Some(&data))?;
+                        Ok(())
+                    })?;
+                    fixture.wait_rule(rule, 1)?;
+                    kid.kill(Signal::SIGKILL)?;
+                    kid.die_of(Signal::SIGKILL)?;
+                    fixture.release(rule)?;
+                }
+                device::mount(&fixture.mnt, Some(&data))?;
+                fs::write(fixture.mnt.join("f"), b"")?;
+                umount2(&fixture.mnt, MntFlags::empty())?;
+                drop(device);
+                fixture.stop()
+            },
+        )
+        .seconds(20),
+        case("remount", "mount -o remount", |fixture| {
+            let remount = |flags: MsFlags| {
+                nix::mount::mount(
+                    None::<&str>,
+                    &fixture.mnt,
+                    None::<&str>,
+                    MsFlags::MS_REMOUNT | flags,
+                    None::<&str>,
+                )
+            };
+            fs::write(fixture.mnt.join("f"), b"1")?;
+            match remount(MsFlags::MS_RDONLY) {
+                // C's remount looks at data that is not there.
+                Err(Errno::EINVAL) => skip!("remount without data is refused"),
+                other => other?,
+            }
+            let refused = fs::write(fixture.mnt.join("f"), b"2");
+            ensure_eq!(
+                refused.err().and_then(|e| e.raw_os_error()),
+                Some(libc::EROFS)
+            );
+            remount(MsFlags::empty())?;
+            fs::write(fixture.mnt.join("f"), b"3")?;
+            Ok(())
+        }),
+        case(
+            "bind",
+            "a bind mount of a directory, and its container path",
+            |fixture| {
+                fs::create_dir_all(fixture.root.join("d/e"))?;
+                fs::create_dir(fixture.root.join("m"))?;
+                let target = fixture.mnt.join("m");
+                nix::mount::mount(
+                    Some(&fixture.mnt.join("d")),
+                    &target,
+                    None::<&str>,
+                    MsFlags::MS_BIND,
+                    None::<&str>,
+                )?;
+                let there = target.join("e").is_dir();
+                umount2(&target, MntFlags::empty())?;
+                ensure!(there, "nothing is there");
+                Ok(())
+            },
+        ),
+        Case::new(
+            "five_at_once",
+            "five cache managers and mounts at once",
+            |_| {
+                let all: Result<Vec<_>> = (0..5)
+                    .map(|device| {
+                        let api = if device % 2 == 0 { "data" } else { "fd" };
+                        Fixture::start(&Spec {
+                            device,
+                            api,
+                            ..spec()
+                        })
+                    })
+                    .collect();
+                let all = all?;
+                for (n, fixture) in all.iter().enumerate() {
+                    fs::write(fixture.mnt.join("f"), format!("number {n}"))?;
+                }
+                for (n, fixture) in all.iter().enumerate() {
+                    ensure_eq!(
+                        fs::read(fixture.mnt.join("f"))?,
+                        format!("number {n}").into_bytes()
+                    );
+                    ensure_eq!(
+                        fs::read(fixture.root.join("f"))?,
+                        format!("number {n}").into_bytes()
+                    );
+                }
+                // Across two of them nothing can be linked or renamed.
+                let across = fs::hard_link(all[0].mnt.join("f"), all[1].mnt.join("g"));
+                ensure_eq!(
+                    across.err().and_then(|e| e.raw_os_error()),
+                    Some(libc::EXDEV)
+                );
+                all.into_iter().try_for_each(Fixture::stop)
+            },
+        )
+        .seconds(30),
+        case(
+            "many_waiters",
+            "a hundred requests wait at once, and are answered in any order",
+            |fixture| {
+                for n in 0..100 {
+                    fs::write(fixture.root.join(format!("f{n}")), b"")?;
+                }
+                let rule = fixture.rule(Rule::on("LOOKUP").with("hold", true))?;
+                // The directory is locked shared for lookups of different names.
+                let kids: Result<Vec<_>> = (0..100)
+                    .map(|n| {
+                        let path = fixture.mnt.join(format!("f{n}"));
+                        child(move |_| {
+                            fs::metadata(&path)?;
+                            Ok(())
+                        })
+                    })
+                    .collect();
+                fixture.wait_rule(rule, 100)?;
+                fixture.release(rule)?;
+                kids?.into_iter().try_for_each(Child::succeed)
+            },
+        )
+        .seconds(40),
+        case(
+            "slow_reader",
+            "a cache manager that stops for a while",
+            |fixture| {
+                let pid = manager(fixture)?;
+                kill(pid, Signal::SIGSTOP)?;
+                let kids: Result<Vec<_>> = (0..4)
+                    .map(|n| {
+                        let path = fixture.mnt.join(format!("f{n}"));
+                        child(move |_| Ok(fs::write(&path, b"late")?))
+                    })
+                    .collect();
+                std::thread::sleep(Duration::from_millis(200));
+                kill(pid, Signal::SIGCONT)?;
+                kids?.into_iter().try_for_each(Child::succeed)
+            },
+        ),
+        case(
+            "blocked_signals",
+            "a caller's own signal mask is as before",
+            |fixture| {
+                fs::write(fixture.root.join("f"), b"")?;
+                let before = SigSet::thread_get_mask()?;
+                fs::metadata(fixture.mnt.join("f"))?;
+                ensure!(SigSet::thread_get_mask()? == before, "the mask changed");
+                Ok(())
+            },
+        ),
+        case("forced_unmount", "umount -f", |fixture| {
+            run_to_end(Command::new("umount").arg("-f").arg(&fixture.mnt))?;
+            fixture.kill_manager()?;
+            fixture.start_manager()
+        }),
+    ]
+}
