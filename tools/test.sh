@@ -1,6 +1,6 @@
 #!/bin/bash
 # make test: every boot, every count, one closing line.  Two guests run at a
-# time, as an emulated machine keeps hardly more than one core busy.
+# time, as the tests keep little more than one emulated core busy.
 . "$(dirname "$0")/lib.sh"
 tools=$TOP/tools
 
@@ -34,7 +34,16 @@ count() {
 	local p f s
 	awk -f "$tools/ktap.awk" "$1" >"$state/counts"
 	read -r p f s < <(tail -n 1 "$state/counts")
-	sed '$d' "$state/counts" | sed 's/^/    /'
+	sed '$d' "$state/counts" | while read -r line; do
+		echo "    $line"
+		case $line in
+		"failed: not ok "*)
+			# What the case itself says about it.
+			read -r _ _ _ _ name _ <<<"$line"
+			grep -aE "^[# ]*$name: " "$1" | head -n 4 | tr -d '\r' | sed 's/^[# ]*/        /' || true
+			;;
+		esac
+	done
 	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 	counted=$((p + f + s)) bad=$f
 	printf '    %d passed, %d failed, %d skipped: %s\n' "$p" "$f" "$s" "$2"
@@ -110,50 +119,67 @@ report_kunit() {
 	[ $((p + f)) -gt 0 ] || wrong "no KUnit test ran"
 }
 
-# run_pair NAME TITLE NAME TITLE: what was started is waited for, and reported in
-# the order of the arguments.
-wait_and_report() {
-	local began=$SECONDS shown=0 name line=''
-	while [ -n "$(jobs -r)" ]; do
+# What runs is waited for until no more than so many are left, and what has ended
+# is reported.
+wait_until_left() {
+	local name line left
+	while :; do
+		left=()
+		for name in "${running[@]}"; do
+			if [ -e "$state/$name.rc" ]; then
+				[ ! -t 2 ] || printf '\r\033[K' >&2
+				report "$name" "${titles[$name]}"
+			else
+				left+=("$name")
+			fi
+		done
+		running=("${left[@]}")
+		[ ${#running[@]} -gt "$1" ] || return 0
 		sleep 1
 		line=
 		for name in "${running[@]}"; do
-			[ -e "$state/$name.rc" ] ||
-				line+="$name: $(tr -d '\r' <"$state/$name.out" | tail -n 1 | tr -cd '[:print:]' | cut -c1-50)  "
+			line+="$name: $(tr -d '\r' <"$state/$name.out" | grep -aE '(^|[# ])(not )?ok [0-9]' | tail -n 1 |
+				tr -cd '[:print:]' | sed 's/^[# ]*//' | cut -c1-45)   "
 		done
 		if [ -t 2 ]; then
-			printf '\r\033[K%.*s' "$(($(tput cols 2>/dev/null || echo 80) - 1))" "[$(mmss $((SECONDS - began)))] $line" >&2
-		elif [ $((SECONDS - began - shown)) -ge 30 ]; then
-			shown=$((SECONDS - began))
+			printf '\r\033[K%.*s' "$(($(tput cols 2>/dev/null || echo 80) - 1))" "[$(mmss $((SECONDS - boots_began)))] $line" >&2
+		elif [ $((SECONDS - boots_began - shown)) -ge 30 ]; then
+			shown=$((SECONDS - boots_began))
 			note "    [$(mmss $shown)] $line"
 		fi
 	done
-	[ ! -t 2 ] || printf '\r\033[K' >&2
-	wait
+}
+
+# start NAME TITLE ARGUMENTS-OF-vm.sh...
+declare -A titles
+running=() boots_began=$SECONDS shown=0
+start() {
+	local name=$1
+	titles[$name]=$2
+	shift 2
+	wait_until_left 1
+	: >"$state/$name.out"
+	boot "$name" "$@" &
+	running+=("$name")
 }
 
 stock=$OUT/$REL/coda_rs.ko
 main=/opt/coda/guest/main.sh
 
-note "==> Booting $REL with coda_rs, and with the C module as a control"
-running=(test control-c)
-touch "$state/test.out" "$state/control-c.out"
-boot test --module "$stock" --timeout 1500 -- "$main" test &
+note "==> Four guests, two at a time: the debug kernel, $REL with coda_rs, and two controls"
+# The longest first.
+start debug "coda_rs on the debug kernel (KUnit, KASAN, lockdep, kmemleak)" \
+	--kernel debug --module "$OUT/$REL-debug/coda_rs.ko" --extra "$tools/guest/kunit.sh" \
+	--timeout 2400 -- bash -c "bash /opt/coda/kunit.sh && exec $main debug"
+start test "coda_rs on the stock kernel $REL" \
+	--module "$stock" --timeout 1500 -- "$main" test
 # The C module's own faults leave traces in the log and are no fault of ours.
-boot control-c --module coda --timeout 1500 --no-check -- "$main" control-c &
-wait_and_report
-report test "coda_rs on the stock kernel $REL"
-report control-c "control: the stock kernel's C module under the same tests"
-
-note "==> Booting the debug kernel, and $REL with the disarmed module as a control"
-running=(debug control-disarmed)
-touch "$state/debug.out" "$state/control-disarmed.out"
-boot debug --kernel debug --module "$OUT/$REL-debug/coda_rs.ko" --extra "$tools/guest/kunit.sh" \
-	--timeout 2400 -- bash -c "bash /opt/coda/kunit.sh && exec $main debug" &
-boot control-disarmed --module "$OUT/$REL-disarmed/coda_rs.ko" --timeout 1500 -- "$main" control-disarmed &
-wait_and_report
-report control-disarmed "control: coda_rs with the page_mkwrite wrapper disarmed, stock kernel"
-report debug "coda_rs on the debug kernel (KUnit, KASAN, lockdep, kmemleak)"
+start control-c "control: the stock kernel's C module under the same tests" \
+	--module coda --timeout 1500 --no-check -- "$main" control-c
+start control-disarmed "control: coda_rs with the page_mkwrite wrapper disarmed, on the stock kernel" \
+	--module "$OUT/$REL-disarmed/coda_rs.ko" --timeout 1500 -- "$main" control-disarmed
+wait_until_left 0
+wait
 
 echo
 if [ "$skipped" -gt 0 ]; then
