@@ -19,6 +19,9 @@ run | shell)
 	[ "$1" = run ] || args+=(--tty --no-check)
 	exec bash "$tools/vm.sh" "${args[@]}" -- /opt/coda/guest/main.sh "$1"
 	;;
+fmt)
+	exec bash "$tools/check.sh" --fix
+	;;
 test | check)
 	exec bash "$tools/$1.sh"
 	;;
@@ -32,6 +35,7 @@ help)
 		make shell          a shell in the guest, with /coda mounted
 		make test           all tests: the stock kernel, the controls, the debug kernel
 		make check          formatting, lints, warnings, and the rules of the tree
+		make fmt            formats all Rust
 		make clean          removes out/
 		make clean-cache    removes all that is kept between runs ($CACHE_TOP)
 
