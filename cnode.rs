@@ -124,6 +124,7 @@ pub(crate) fn find(sb: &SuperBlock<Coda>, fid: &Fid) -> Option<ARef<INode<Coda>>
 /// The inode of `fid`, with these attributes if it is new. As `coda_iget()`.
 pub(crate) fn get(sb: &SuperBlock<Coda>, fid: &Fid, attr: &Attr) -> Result<ARef<INode<Coda>>> {
     let kind = attr.mode.ok_or(EIO)? & mode::S_IFMT;
+    let mut doubt = false;
     loop {
         match sb.iget(
             fid.ino(),
@@ -133,8 +134,8 @@ pub(crate) fn get(sb: &SuperBlock<Coda>, fid: &Fid, attr: &Attr) -> Result<ARef<
             Iget::New(inode) => {
                 if kind == mode::S_IFREG {
                     let state = WriteState::alloc()?;
-                    if sb.mount().comm.has_orphans() {
-                        // The close of an earlier writer may be on its way: see `report`.
+                    if doubt || sb.mount().comm.has_orphans() {
+                        // There may be a writer that this state does not know of: see `report`.
                         state.doubt();
                     }
                     inode.data().write.populate(state);
@@ -147,6 +148,7 @@ pub(crate) fn get(sb: &SuperBlock<Coda>, fid: &Fid, attr: &Attr) -> Result<ARef<
                 // new one.
                 inode.unhash();
                 inode.data().flag(PURGE);
+                doubt = true;
             }
         }
     }
@@ -176,6 +178,14 @@ pub(crate) fn flag_children(dir: &INode<Coda>, flags: u32) {
 
 /// The object has another fid from now on, in its close upcalls too. As `coda_replace_fid()`.
 pub(crate) fn replace_fid(inode: &INode<Coda>, new: &Fid) {
+    if let Some(other) = find(inode.super_block(), new) {
+        // Two inodes for one object: neither knows what the other's writers do.
+        for inode in [inode, &*other] {
+            if let Some(state) = inode.data().write_state() {
+                state.doubt();
+            }
+        }
+    }
     inode.data().set_fid(new);
     inode.rehash(new.ino());
 }

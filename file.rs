@@ -6,7 +6,7 @@
 use crate::{
     inode::{comm, Coda},
     report::{failed_write_modifies, WriteState, Writer},
-    upcall::{Close, Comm},
+    upcall::{done, Close, Comm},
     vfs::{
         file::{access, ReadIo, SpliceRead, SpliceWrite, WriteIo},
         BackingFile, File, INode,
@@ -96,7 +96,7 @@ impl CodaFile {
         let comm = comm(inode);
         let fid = inode.data().fid();
         let file_flags = file.flags();
-        let wants_write = file_flags & access::O_ACCMODE != flags::O_RDONLY;
+        let wants_write = access_flags(file_flags) & cflags::WRITE != 0;
         // What the close takes is there before the cache manager hears of the open.
         let close = Close::prepare(&fid, access_flags(file_flags), file.fsuid())?;
         let write = match inode.data().write_state() {
@@ -104,7 +104,18 @@ impl CodaFile {
             _ => None,
         };
         let writer = write.clone().map(Writer::new);
-        let host = comm.open(&fid, open_flags(file_flags))?;
+        // The cache manager truncates when it opens, and the VFS sends a `setattr` as well.
+        let truncation = match inode.data().write_state() {
+            Some(state) if file_flags & flags::O_TRUNC != 0 && !file.created() => {
+                Some(WriteState::truncate(state)?)
+            }
+            _ => None,
+        };
+        let host = comm.open(&fid, open_flags(file_flags));
+        if let Some(truncation) = truncation {
+            truncation.over(done(&host));
+        }
+        let host = host?;
         // From here on, whatever fails, the cache manager gets a close.
         let state = OpenState {
             inode: inode.into(),
@@ -113,10 +124,6 @@ impl CodaFile {
             writer,
             write,
         };
-        if file_flags & flags::O_TRUNC != 0 && !file.created() {
-            // The cache manager may have truncated already; the VFS sends a `setattr` as well.
-            state.modify();
-        }
         Ok(Self {
             container: BackingFile::open(file, &host, state)?,
             intents: Atomic::new(1),
@@ -193,7 +200,7 @@ pub(crate) fn write_ended(file: &File<Coda>, result: Result<usize>, sync: bool) 
     let Some(this) = file.handle() else { return };
     let modified = match result {
         Ok(count) => count > 0,
-        Err(err) => failed_write_modifies(err, sync),
+        Err(err) => failed_write_modifies(err, sync || this.container.is_sync()),
     };
     if modified {
         this.container.hooks().modify();

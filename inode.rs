@@ -9,7 +9,7 @@ use crate::{
     file::{self, CodaFile},
     psdev::Psdev,
     report::WriteState,
-    upcall::Comm,
+    upcall::{done, Comm},
     vfs::{
         file::{DirEmitter, ReadIo, SpliceRead, SpliceWrite, VmArea, WriteIo},
         fs::StatFs,
@@ -188,10 +188,11 @@ impl FileSystem for Coda {
             (Some(_), Some(state)) => Some(WriteState::truncate(state)?),
             _ => None,
         };
-        comm(inode).upcall(Message::setattr(&cnode.fid(), attr)?)?;
+        let answer = comm(inode).upcall(Message::setattr(&cnode.fid(), attr)?);
         if let Some(truncation) = truncation {
-            truncation.done();
+            truncation.over(done(&answer));
         }
+        answer?;
         let attr = Attr {
             // The type is the inode's own.
             mode: attr

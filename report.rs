@@ -18,7 +18,10 @@
 //! - Where the state was lost from memory while such a close was on its way, the next one starts
 //!   out as modified (see [`WriteState::doubt`]).
 
-use crate::vfs::wait::Event;
+use crate::{
+    upcall::TIMEOUT,
+    vfs::wait::{Event, SignalsBlocked, Wake},
+};
 use kernel::{
     new_spinlock,
     prelude::*,
@@ -86,9 +89,12 @@ impl WriteState {
         self.modified.store(1, Release);
     }
 
-    /// A truncation is about to be sent. Waits, killably, until no close that said "not modified" is
-    /// on its way.
+    /// A truncation is about to be sent. Waits until no close that said "not modified" is on its way;
+    /// `EINTR` if a signal ends that, as it ends an upcall.
     pub(crate) fn truncate(&self) -> Result<Truncation<'_>> {
+        // As for an upcall.
+        let mut signals = Some(SignalsBlocked::new());
+        let mut seconds = 0;
         loop {
             let event = {
                 let mut counts = self.counts.lock();
@@ -109,10 +115,13 @@ impl WriteState {
                     continue;
                 }
             };
-            use crate::vfs::wait::{SignalsBlocked, Wake};
-            let _signals = SignalsBlocked::new();
-            if event.wait(true, 1000) == Wake::Signal {
-                return Err(EINTR);
+            if seconds == TIMEOUT {
+                signals.take();
+            }
+            match event.wait(true, 1000) {
+                Wake::Done => {}
+                Wake::Signal => return Err(EINTR),
+                Wake::TimedOut => seconds += 1,
             }
         }
     }
@@ -125,11 +134,19 @@ pub(crate) struct Truncation<'a> {
 }
 
 impl Truncation<'_> {
-    /// The file was truncated: that modified it, if somebody has it open for writing.
-    pub(crate) fn done(self) {
-        let counts = self.state.counts.lock();
-        if counts.writers > 0 {
-            self.state.modify();
+    /// It is over. `truncated` says whether the file was truncated, as far as can be known.
+    pub(crate) fn over(self, truncated: Option<bool>) {
+        match truncated {
+            Some(false) => {}
+            // Without a writer, the cache manager has taken care of it.
+            Some(true) => {
+                let counts = self.state.counts.lock();
+                if counts.writers > 0 {
+                    self.state.modify();
+                }
+            }
+            // It may happen yet, under the next writer's hands.
+            None => self.state.doubt(),
         }
     }
 }
@@ -256,13 +273,13 @@ mod tests {
     #[test]
     fn truncation_modifies_only_with_writer() -> Result {
         let state = WriteState::alloc()?;
-        state.truncate()?.done();
+        state.truncate()?.over(Some(true));
         assert!(!state.is_modified());
         let mut writer = open(&state);
         assert!(writer.close());
         drop(writer);
         let mut writer = open(&state);
-        state.truncate()?.done();
+        state.truncate()?.over(Some(true));
         assert!(!writer.close());
         Ok(())
     }
@@ -271,8 +288,19 @@ mod tests {
     fn failed_truncation_does_not_modify() -> Result {
         let state = WriteState::alloc()?;
         let mut writer = open(&state);
-        drop(state.truncate()?);
+        state.truncate()?.over(Some(false));
         assert!(writer.close());
+        Ok(())
+    }
+
+    #[test]
+    fn truncation_that_may_come_is_in_doubt() -> Result {
+        let state = WriteState::alloc()?;
+        state.truncate()?.over(None);
+        let mut writer = open(&state);
+        assert!(!writer.close());
+        drop(writer);
+        assert!(open(&state).close());
         Ok(())
     }
 

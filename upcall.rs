@@ -47,7 +47,57 @@ use kernel::{
 };
 
 /// Seconds after which signals other than SIGKILL, SIGSTOP and SIGINT end a wait.
-const TIMEOUT: u32 = 30;
+pub(crate) const TIMEOUT: u32 = 30;
+
+/// Why an upcall failed.
+pub(crate) struct Failure {
+    err: Error,
+    /// The cache manager may have done what it was asked for, or may still do it: it took the
+    /// message, and did not answer with an error of its own.
+    in_doubt: bool,
+}
+
+impl Failure {
+    fn sure(err: Error) -> Self {
+        Self {
+            err,
+            in_doubt: false,
+        }
+    }
+
+    fn in_doubt(err: Error) -> Self {
+        Self {
+            err,
+            in_doubt: true,
+        }
+    }
+}
+
+/// Whether what was asked for was done; `None` if that is in doubt.
+pub(crate) fn done<R>(answer: &Result<R, Failure>) -> Option<bool> {
+    match answer {
+        Ok(_) => Some(true),
+        Err(failure) if failure.in_doubt => None,
+        Err(_) => Some(false),
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        failure.err
+    }
+}
+
+/// What giving a request up came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum GivenUp {
+    /// The cache manager never saw it.
+    Unread,
+    /// The cache manager has read it.
+    Read,
+    /// Too late, it is over.
+    Over,
+}
 
 /// What the cache manager answered.
 pub(crate) struct Reply {
@@ -63,15 +113,13 @@ impl Reply {
     }
 
     /// The result in the header.
-    fn result(&self) -> Result {
+    fn result(&self) -> Result<(), Failure> {
         let mut decoder = Decoder::new(&self.buf);
-        decoder.header()?;
-        decoder.result()
-    }
-
-    /// The container file.
-    fn into_file(self) -> Result<ARef<File>> {
-        self.file.ok_or(EBADF)
+        decoder.header().map_err(Failure::in_doubt)?;
+        decoder.result().map_err(|(err, sensible)| Failure {
+            err,
+            in_doubt: !sensible,
+        })
     }
 }
 
@@ -143,7 +191,7 @@ impl Request {
     }
 
     /// It is over. To be called by the one who took it out of its queue or table.
-    fn end(&self, how: Result<Reply>, comm: &Comm) {
+    fn end(&self, how: Result<Reply, Error>, comm: &Comm) {
         let (writer, unwanted) = {
             let mut state = self.state.lock();
             let unwanted = core::mem::replace(&mut state.status, Status::Over(how));
@@ -328,7 +376,7 @@ impl Comm {
     }
 
     /// Waits for the end of a request. `EINTR` if it was given up.
-    fn wait(&self, unique: u32, request: &Request, wait: Wait) -> Result<Reply> {
+    fn wait(&self, unique: u32, request: &Request, wait: Wait) -> Result<Reply, Failure> {
         let mut signals = Some(SignalsBlocked::new());
         let mut seconds = 0;
         loop {
@@ -338,49 +386,48 @@ impl Comm {
                 Wait::Close => read,
             };
             match request.over.wait(interruptible, 1000) {
-                Wake::Done => return request.outcome(),
-                Wake::Signal => {
-                    if self.give_up(unique, request, wait) {
-                        return Err(EINTR);
+                Wake::Done => break,
+                Wake::Signal => {}
+                Wake::TimedOut => {
+                    seconds += 1;
+                    if seconds < TIMEOUT {
+                        continue;
                     }
-                    return request.outcome();
+                    signals.take();
+                    // A close is sent uninterruptibly, and an exiting task gets no more signals:
+                    // this is where they find out that nobody cares.
+                    if !vfs::wait::signal_pending() && !vfs::task::cannot_be_signalled() {
+                        continue;
+                    }
                 }
-                Wake::TimedOut => {}
             }
-            seconds += 1;
-            if seconds < TIMEOUT {
-                continue;
-            }
-            signals.take();
-            // A close is sent uninterruptibly, and an exiting task gets no more signals: this is
-            // where they find out that nobody cares.
-            if vfs::wait::signal_pending() || vfs::task::cannot_be_signalled() {
-                if self.give_up(unique, request, wait) {
-                    return Err(EINTR);
-                }
-                return request.outcome();
+            match self.give_up(unique, request, wait) {
+                GivenUp::Unread => return Err(Failure::sure(EINTR)),
+                GivenUp::Read => return Err(Failure::in_doubt(EINTR)),
+                GivenUp::Over => break,
             }
         }
+        // Where there is no reply to speak of, the cache manager has gone or makes no sense.
+        request.outcome().map_err(Failure::in_doubt)
     }
 
-    /// Gives a request up; false if it is over already.
-    fn give_up(&self, unique: u32, request: &Request, wait: Wait) -> bool {
+    /// Gives a request up.
+    fn give_up(&self, unique: u32, request: &Request, wait: Wait) -> GivenUp {
         let mut state = self.state.lock();
         if wait == Wait::Close {
             let mut inner = request.state.lock();
             if matches!(inner.status, Status::Over(_)) {
-                return false;
+                return GivenUp::Over;
             }
             inner.orphan = true;
             self.orphans.add_one();
-            return true;
+            return GivenUp::Read;
         }
         if state.pending.remove_node(&unique).is_some() {
-            // The cache manager never saw it.
-            return true;
+            return GivenUp::Unread;
         }
         if state.processing.remove_node(&unique).is_none() {
-            return false;
+            return GivenUp::Over;
         }
         // The cache manager is at work on it: tell it. A reply that comes all the same is refused
         // with `ESRCH`, by which it knows that it has to undo what it did; an open, say.
@@ -392,23 +439,26 @@ impl Comm {
         if told.is_ok() {
             self.readable.notify_one();
         }
-        true
+        GivenUp::Read
     }
 
     /// Sends a message and waits for the reply; an error the cache manager answers is one.
     ///
     /// `ENXIO`: there is no cache manager. `EINTR`: a signal ended the wait. `EIO`: the reply makes
     /// no sense.
-    pub(crate) fn upcall(&self, msg: Message) -> Result<Reply> {
-        let (unique, request) = self.submit(Request::prepare(msg, false)?, None)?;
+    pub(crate) fn upcall(&self, msg: Message) -> Result<Reply, Failure> {
+        let prepared = Request::prepare(msg, false).map_err(Failure::sure)?;
+        let (unique, request) = self.submit(prepared, None).map_err(Failure::sure)?;
         let reply = self.wait(unique, &request, Wait::Plain)?;
         reply.result()?;
         Ok(reply)
     }
 
     /// Opens a file: returns its container.
-    pub(crate) fn open(&self, fid: &Fid, flags: u32) -> Result<ARef<File>> {
-        self.upcall(Message::open_by_fd(fid, flags)?)?.into_file()
+    pub(crate) fn open(&self, fid: &Fid, flags: u32) -> Result<ARef<File>, Failure> {
+        let msg = Message::open_by_fd(fid, flags).map_err(Failure::sure)?;
+        // A success without a file does not get past `examine`.
+        self.upcall(msg)?.file.ok_or(Failure::in_doubt(EBADF))
     }
 
     /// Announces an access; `EOPNOTSUPP` if the cache manager does not want to know.
@@ -418,7 +468,8 @@ impl Comm {
             self.submit(Request::prepare(msg, true)?, None)?;
             return Ok(());
         }
-        self.upcall(msg).map(|_| ())
+        self.upcall(msg)?;
+        Ok(())
     }
 
     /// Takes the next message to read. `len` is how much room there is; `EINVAL` if that is too
@@ -470,13 +521,16 @@ impl Comm {
         }
     }
 
-    /// Puts back a message that could not be delivered. It is the next to be read.
+    /// Puts back a message that could not be delivered. It is the next to be read; but one that
+    /// nobody waits for is lost.
     pub(crate) fn put_back(&self, taken: Taken) {
         let mut state = self.state.lock();
         match taken.upcall {
             None => {
                 // Without memory it is lost, and the cache manager finds out by its reply.
-                let _ = state.signals.push(taken.msg, GFP_KERNEL);
+                if state.signals.reserve(1, GFP_KERNEL).is_ok() {
+                    let _ = state.signals.insert_within_capacity(0, taken.msg);
+                }
             }
             Some((unique, request)) => {
                 if request.is_async {
@@ -661,6 +715,11 @@ mod tests {
         comm.reply(header, buf, len)
     }
 
+    /// The result that a request got.
+    fn answered(request: &Request) -> Result<Result> {
+        Ok(request.outcome()?.result().map_err(Error::from))
+    }
+
     #[test]
     fn first_in_first_out() -> Result {
         let comm = Comm::new()?;
@@ -689,7 +748,7 @@ mod tests {
         // Nor twice.
         assert!(answer(&comm, first, 0, &[]) == Err(ESRCH));
         assert!(answer(&comm, 4711, 0, &[]) == Err(ESRCH));
-        assert!(two.outcome()?.result() == Err(ENOENT));
+        assert!(answered(&two)? == Err(ENOENT));
         let reply = one.outcome()?;
         reply.result()?;
         assert!(reply.body().fid()? == Fid([0x0707_0707; 4]));
@@ -731,7 +790,7 @@ mod tests {
         let (unique, request) = send(&comm, Message::open_by_fd(&FID, 1)?)?;
         read(&comm)?;
         answer(&comm, unique, 13, &[])?;
-        assert!(request.outcome()?.result() == Err(EACCES));
+        assert!(answered(&request)? == Err(EACCES));
         comm.hang_up();
         Ok(())
     }
@@ -740,7 +799,7 @@ mod tests {
     fn given_up_before_it_was_read() -> Result {
         let comm = Comm::new()?;
         let (unique, request) = send(&comm, Message::root()?)?;
-        assert!(comm.give_up(unique, &request, Wait::Plain));
+        assert!(comm.give_up(unique, &request, Wait::Plain) == GivenUp::Unread);
         assert!(!comm.has_pending());
         Ok(())
     }
@@ -753,7 +812,7 @@ mod tests {
         read(&comm)?;
         read(&comm)?;
         let (_, _) = send(&comm, Message::statfs()?)?;
-        assert!(comm.give_up(unique, &request, Wait::Plain));
+        assert!(comm.give_up(unique, &request, Wait::Plain) == GivenUp::Read);
         // The signal goes before what waits.
         let (opcode, number, _) = read(&comm)?;
         assert_eq!(opcode, op::SIGNAL);
@@ -769,7 +828,7 @@ mod tests {
         let (unique, request) = send(&comm, Message::root()?)?;
         read(&comm)?;
         answer(&comm, unique, 0, &[0; 16])?;
-        assert!(!comm.give_up(unique, &request, Wait::Plain));
+        assert!(comm.give_up(unique, &request, Wait::Plain) == GivenUp::Over);
         request.outcome()?.result()?;
         assert!(!comm.has_pending());
         Ok(())
@@ -833,7 +892,7 @@ mod tests {
         state.modify();
         let close = Close::prepare(&FID, 2, 0)?;
         let (unique, request) = comm.submit(close.prepared, Some(writer))?;
-        assert!(comm.give_up(unique, &request, Wait::Close));
+        assert!(comm.give_up(unique, &request, Wait::Close) == GivenUp::Read);
         assert!(comm.has_orphans());
         // The next writer cannot be sure.
         let mut next = Writer::new(state.clone());

@@ -562,16 +562,16 @@ impl<'a> Decoder<'a> {
     }
 
     /// Takes the result word, which has to be 0 or a positive errno that a program may see; `EIO`
-    /// stands for anything else.
-    pub(crate) fn result(&mut self) -> Result {
+    /// stands for anything else. With an error comes whether it is the cache manager's own.
+    pub(crate) fn result(&mut self) -> Result<(), (Error, bool)> {
         /// `EHWPOISON`, the last of `asm-generic/errno.h`.
         const LAST_ERRNO: i32 = 133;
-        match self.i32()? {
+        match self.i32().map_err(|err| (err, false))? {
             0 => Ok(()),
-            errno @ 1..=LAST_ERRNO => Err(Error::from_errno(-errno)),
+            errno @ 1..=LAST_ERRNO => Err((Error::from_errno(-errno), true)),
             other => {
                 warn_limited!("cache manager answered with the result {other}\n");
-                Err(EIO)
+                Err((EIO, false))
             }
         }
     }
@@ -922,12 +922,12 @@ mod tests {
             let buf = reply(size::OUT_HDR, |buf| put(buf, 8, &result.to_ne_bytes()))?;
             let mut decoder = Decoder::new(&buf);
             decoder.header()?;
-            assert!(decoder.result() == Err(EIO));
+            assert!(decoder.result() == Err((EIO, false)));
         }
         let buf = reply(size::OUT_HDR, |buf| put(buf, 8, &2i32.to_ne_bytes()))?;
         let mut decoder = Decoder::new(&buf);
         decoder.header()?;
-        assert!(decoder.result() == Err(ENOENT));
+        assert!(decoder.result() == Err((ENOENT, true)));
         // No type, and a size below zero.
         let at = offset_of!(h::coda_getattr_out, attr);
         let buf = reply(size_of::<h::coda_getattr_out>(), |_| {})?;

@@ -231,6 +231,9 @@ impl<H: BackingHooks> State<H> {
         let (host_f_op, host) = unsafe { ((*file).f_op, &*(*file).f_op) };
         let mut f_op = *host;
         f_op.release = Some(Self::release);
+        // Only a fixed mapping (`remap_file_pages(2)`) could get here, and shmem's wants a file with
+        // shmem's own table.
+        f_op.get_unmapped_area = None;
         f_op.fallocate = host.fallocate.map(|_| Self::fallocate as _);
         f_op.mmap = host.mmap.map(|_| Self::mmap as _);
         f_op.mmap_prepare = host.mmap_prepare.map(|_| Self::mmap_prepare as _);
@@ -491,7 +494,11 @@ impl<H: BackingHooks> BackingFile<H> {
     /// `ELOOP`: it is of the same file system as `user`. `EINVAL`: it is neither a regular file nor
     /// a directory.
     pub(crate) fn open(user: &File<H::FileSystem>, host: &AnyFile, hooks: H) -> Result<Self> {
-        let wanted = user.flags() & access::O_ACCMODE;
+        let wanted = match user.flags() & access::O_ACCMODE {
+            mode @ (access::O_WRONLY | access::O_RDWR) => mode,
+            // With 3, the file is good for neither; `user` will not ask.
+            _ => 0,
+        };
         let offered = host.flags() & access::O_ACCMODE;
         if offered != access::O_RDWR && offered != wanted {
             return Err(EBADF);
@@ -550,6 +557,12 @@ impl<H: BackingHooks> BackingFile<H> {
     pub(crate) fn size(&self) -> i64 {
         // SAFETY: The file is alive, and so is its inode.
         unsafe { helpers::vfsh_inode_size((*self.as_ptr()).f_inode) }
+    }
+
+    /// Whether every write goes to the disk before it returns, whatever the writer asked for.
+    pub(crate) fn is_sync(&self) -> bool {
+        // SAFETY: The file is alive, and so is its inode.
+        unsafe { helpers::vfsh_inode_is_sync((*self.as_ptr()).f_inode) }
     }
 
     /// The credentials for I/O: those the host's file was opened with.

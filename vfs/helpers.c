@@ -85,6 +85,11 @@ bool vfsh_inode_execute_ok(struct inode *inode)
 	return execute_ok(inode);
 }
 
+bool vfsh_inode_is_sync(struct inode *inode)
+{
+	return IS_SYNC(inode);
+}
+
 void vfsh_inode_lock(struct inode *inode)
 {
 	inode_lock(inode);
@@ -93,21 +98,6 @@ void vfsh_inode_lock(struct inode *inode)
 void vfsh_inode_unlock(struct inode *inode)
 {
 	inode_unlock(inode);
-}
-
-void vfsh_inode_lock_shared(struct inode *inode)
-{
-	inode_lock_shared(inode);
-}
-
-void vfsh_inode_unlock_shared(struct inode *inode)
-{
-	inode_unlock_shared(inode);
-}
-
-int vfsh_inode_lock_killable(struct inode *inode)
-{
-	return inode_lock_killable(inode);
 }
 
 void vfsh_inode_special(struct inode *inode, u64 rdev)
@@ -220,11 +210,6 @@ struct inode *vfsh_dentry_inode_rcu(const struct dentry *dentry)
 	return d_inode_rcu(dentry);
 }
 
-bool vfsh_dentry_is_dir(const struct dentry *dentry)
-{
-	return d_is_dir(dentry);
-}
-
 void vfsh_sb_init(struct super_block *sb, unsigned long magic,
 		 const struct super_operations *s_op,
 		 const struct dentry_operations *d_op)
@@ -292,11 +277,6 @@ bool vfsh_dir_emit_dots(struct file *file, struct dir_context *ctx)
 u32 vfsh_file_fsuid(const struct file *file)
 {
 	return from_kuid(&init_user_ns, file->f_cred->fsuid);
-}
-
-bool vfsh_file_supports_mmap(struct file *file)
-{
-	return can_mmap_file(file);
 }
 
 void vfsh_init_sync_kiocb(struct kiocb *kiocb, struct file *file)

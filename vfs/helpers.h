@@ -70,11 +70,9 @@ void vfsh_inode_rehash(struct inode *inode, u64 hash);
 void vfsh_inode_unhash(struct inode *inode);
 bool vfsh_inode_is_new(struct inode *inode);
 bool vfsh_inode_execute_ok(struct inode *inode);
+bool vfsh_inode_is_sync(struct inode *inode);
 void vfsh_inode_lock(struct inode *inode);
 void vfsh_inode_unlock(struct inode *inode);
-void vfsh_inode_lock_shared(struct inode *inode);
-void vfsh_inode_unlock_shared(struct inode *inode);
-int vfsh_inode_lock_killable(struct inode *inode);
 void vfsh_inode_special(struct inode *inode, u64 rdev);
 void vfsh_inode_make_symlink(struct inode *inode,
 			    const struct address_space_operations *aops);
@@ -94,7 +92,6 @@ void vfsh_dentry_for_each_inode(struct dentry *parent,
 unsigned int vfsh_dentry_count(const struct dentry *dentry);
 struct inode *vfsh_dentry_inode(const struct dentry *dentry);
 struct inode *vfsh_dentry_inode_rcu(const struct dentry *dentry);
-bool vfsh_dentry_is_dir(const struct dentry *dentry);
 
 /* super block */
 void vfsh_sb_init(struct super_block *sb, unsigned long magic,
@@ -114,7 +111,6 @@ bool vfsh_dir_emit(struct dir_context *ctx, const char *name, int len, u64 ino,
 		  unsigned int type);
 bool vfsh_dir_emit_dots(struct file *file, struct dir_context *ctx);
 u32 vfsh_file_fsuid(const struct file *file);
-bool vfsh_file_supports_mmap(struct file *file);
 void vfsh_init_sync_kiocb(struct kiocb *kiocb, struct file *file);
 size_t vfsh_iov_iter_count(const struct iov_iter *iter);
 
