@@ -130,7 +130,12 @@ pub struct Child {
 impl Child {
     /// Waits for its exit with success.
     pub fn succeed(self) -> Result<()> {
-        match self.end()? {
+        self.succeed_within(8)
+    }
+
+    /// The same with more patience, in seconds.
+    pub fn succeed_within(self, seconds: u64) -> Result<()> {
+        match self.end_within(seconds)? {
             WaitStatus::Exited(_, 0) => Ok(()),
             other => {
                 let mut why = String::new();
@@ -143,7 +148,11 @@ impl Child {
 
     /// Waits for its end, whatever that is.
     pub fn end(&self) -> Result<WaitStatus> {
-        wait_for("a child's end", patience(8), || {
+        self.end_within(8)
+    }
+
+    fn end_within(&self, seconds: u64) -> Result<WaitStatus> {
+        wait_for("a child's end", patience(seconds), || {
             Ok(match waitpid(self.pid, Some(WaitPidFlag::WNOHANG))? {
                 WaitStatus::StillAlive => None,
                 status => Some(status),

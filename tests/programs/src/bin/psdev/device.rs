@@ -298,10 +298,12 @@ pub fn cases() -> Vec<Case> {
                     Err(Errno::EINVAL),
                     "version"
                 );
-                ensure_eq!(
-                    mount_fd(-1),
-                    Err(Errno::EINVAL),
-                    "no descriptor, no cache manager"
+                // C takes the first device when there is none, and then finds
+                // that nobody has it open.
+                let refused = mount_fd(-1);
+                ensure!(
+                    matches!(refused, Err(Errno::EINVAL | Errno::EBADF)),
+                    "no descriptor: {refused:?}"
                 );
                 Ok(())
             },
