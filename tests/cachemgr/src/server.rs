@@ -93,7 +93,9 @@ fn show(attr: &Vattr) -> Value {
 }
 
 /// The fields of a request for the trace, its fid, and its names.
-fn describe(op: Opcode, msg: &[u8]) -> Result<(Value, Option<Fid>, Vec<&[u8]>), Errno> {
+type Description<'a> = (Value, Option<Fid>, Vec<&'a [u8]>);
+
+fn describe(op: Opcode, msg: &[u8]) -> Result<Description<'_>, Errno> {
     let fid_only = |m: FidIn| (json!({ "fid": m.fid.to_string() }), Some(m.fid), vec![]);
     Ok(match op {
         Opcode::OPEN_BY_FD | Opcode::CLOSE | Opcode::OPEN | Opcode::STORE | Opcode::RELEASE => {

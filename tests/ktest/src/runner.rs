@@ -10,7 +10,6 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, pipe, setpgid};
 use serde_json::{Value, json};
 use std::cell::RefCell;
-use std::fmt;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -19,16 +18,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// The case cannot be run here, and why.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub struct Skip(pub String);
-
-impl fmt::Display for Skip {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Skip {}
 
 /// A line that a case has to say for a table.
 pub type Row = Value;

@@ -6,4 +6,5 @@
 pub mod aio;
 pub mod containers;
 pub mod map;
+pub mod pioctl;
 pub mod sys;

@@ -99,7 +99,8 @@ pub struct Dirent<'a> {
 }
 
 /// A record is cut off, or its length cannot be right. Holds its offset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("bad directory entry at {0}")]
 pub struct BadDirent(pub usize);
 
 /// Reads such a file: every entry that is not empty.

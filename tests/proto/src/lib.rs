@@ -112,16 +112,9 @@ impl fmt::Display for Opcode {
 }
 
 /// Nobody sends a message of that name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no Coda message is called {0:?}")]
 pub struct UnknownOpcode(pub String);
-
-impl fmt::Display for UnknownOpcode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no Coda message is called {:?}", self.0)
-    }
-}
-
-impl std::error::Error for UnknownOpcode {}
 
 impl FromStr for Opcode {
     type Err = UnknownOpcode;
@@ -176,16 +169,9 @@ impl fmt::Display for Fid {
 }
 
 /// The text is not four hexadecimal numbers with dots between them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no fid")]
 pub struct BadFid(pub String);
-
-impl fmt::Display for BadFid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is no fid", self.0)
-    }
-}
-
-impl std::error::Error for BadFid {}
 
 impl FromStr for Fid {
     type Err = BadFid;

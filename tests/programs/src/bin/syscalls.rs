@@ -7,6 +7,7 @@ use clap::Parser;
 use coda_proto::SUPER_MAGIC;
 use coda_selftests::containers;
 use coda_selftests::map::{Map, PAGE};
+use coda_selftests::pioctl::pioctl;
 use coda_selftests::sys::{self, child};
 use ktest::{
     Case, Context, Ctx, Group, Result, Rule, Spec, Suite, bail, ensure, ensure_eq, path_c, skip,
@@ -841,47 +842,21 @@ fn names_and_errors() -> Vec<Case> {
             "the ioctl of .CONTROL carries data both ways",
             |ctx, here, behind| {
                 fs::write(behind.join("f"), b"")?;
-                let path = path_c(&here.join("f"));
-                let (data, mut answer) = (*b"ping", [0u8; 16]);
-                let mut argument = Pioctl {
-                    path: path.as_ptr(),
-                    follow: 1,
-                    vi: ViceIoctl {
-                        input: data.as_ptr(),
-                        output: answer.as_mut_ptr(),
-                        in_size: data.len() as u16,
-                        out_size: answer.len() as u16,
-                    },
-                };
-                let control = sys::open(&ctx.fixture().mnt.join(".CONTROL"), OFlag::O_RDONLY)?;
-                // _IOWR('V', 22, struct PioctlData)
-                let request =
-                    0xc000_0000 | (size_of::<Pioctl>() as u64) << 16 | u64::from(b'V') << 8 | 22;
-                // SAFETY: all pointers are to live objects of the sizes told.
-                let ret = unsafe {
-                    libc::ioctl(
-                        control.as_raw_fd(),
-                        request as libc::Ioctl,
-                        &raw mut argument,
-                    )
-                };
-                sys::check(ret.into())?;
+                let path = here.join("f");
+                let control = ctx.fixture().mnt.join(".CONTROL");
+                let control = sys::open(&control, OFlag::O_RDONLY)?;
+                let mut answer = [0; 16];
+                pioctl(&control, &path, b'V', 22, b"ping", &mut answer)?;
                 ensure_eq!(&answer[..4], b"ping");
-                let watch = ctx.watch.borrow_mut().requests("IOCTL", "")?;
-                ensure_eq!(watch.len(), 1);
-                ensure_eq!(watch[0].number("len"), Some(4));
-                // Another type of ioctl is refused by the cache manager.
-                let request =
-                    0xc000_0000 | (size_of::<Pioctl>() as u64) << 16 | u64::from(b'X') << 8 | 22;
-                // SAFETY: as above.
-                let ret = unsafe {
-                    libc::ioctl(
-                        control.as_raw_fd(),
-                        request as libc::Ioctl,
-                        &raw mut argument,
-                    )
-                };
-                ensure_eq!(sys::check(ret.into()), Err(Errno::EOPNOTSUPP));
+                let requests = ctx.watch.borrow_mut().requests("IOCTL", "")?;
+                ensure_eq!(requests.len(), 1);
+                ensure_eq!(requests[0].number("len"), Some(4));
+                // Another type is refused by the cache manager.
+                let refused = pioctl(&control, &path, b'X', 22, b"ping", &mut answer);
+                ensure_eq!(refused, Err(Errno::EOPNOTSUPP));
+                // And a path elsewhere by the kernel.
+                let refused = pioctl(&control, Path::new("/"), b'V', 22, b"", &mut answer);
+                ensure_eq!(refused, Err(Errno::EINVAL));
                 Ok(())
             },
         ),
@@ -906,21 +881,6 @@ fn names_and_errors() -> Vec<Case> {
             },
         ),
     ]
-}
-
-#[repr(C)]
-struct ViceIoctl {
-    input: *const u8,
-    output: *mut u8,
-    in_size: u16,
-    out_size: u16,
-}
-
-#[repr(C)]
-struct Pioctl {
-    path: *const libc::c_char,
-    follow: i32,
-    vi: ViceIoctl,
 }
 
 fn links() -> Vec<Case> {

@@ -8,6 +8,7 @@
 
 use coda_proto::{DirBuilder, dirtype};
 use coda_selftests::map::{Map, PAGE};
+use coda_selftests::pioctl::pioctl;
 use coda_selftests::sys::{self, child};
 use ktest::{Case, Context, Ctx, Result, Rule, bail, ensure, ensure_eq, patience};
 use nix::errno::Errno;
@@ -18,7 +19,6 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::mkfifo;
 use serde_json::json;
 use std::fs;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -388,15 +388,10 @@ pub fn cases() -> Vec<Case> {
                 fs::write(t.behind.join("f"), b"")?;
                 let fixture = t.ctx.fixture();
                 for path in ["", t.ctx.name] {
-                    let fid = fixture.fid(path)?;
-                    let words: String = fid
-                        .split('.')
-                        .map(|w| Ok(u32::from_str_radix(w, 16)?.to_le().to_ne_bytes()))
-                        .collect::<Result<Vec<_>>>()?
-                        .concat()
-                        .iter()
-                        .map(|b| format!("{b:02x}"))
-                        .collect();
+                    let fid: coda_proto::Fid = fixture.fid(path)?.parse()?;
+                    let digits: Vec<_> =
+                        fid.0.iter().map(|w| format!("{:08x}", w.to_be())).collect();
+                    let words = digits.concat();
                     fixture.rule(
                         Rule::on("LOOKUP")
                             .name("loop")
@@ -526,24 +521,8 @@ pub fn cases() -> Vec<Case> {
                     (16, "00f0ffffffffffff"),
                 ] {
                     let rule = t.rule(Rule::on("IOCTL").with("patch", json!([[at, digits]])))?;
-                    let path = ktest::path_c(&t.here.join("f"));
-                    let (data, mut answer) = (*b"ping", [0xeeu8; 64]);
-                    let mut argument = [
-                        path.as_ptr() as u64,
-                        1,
-                        data.as_ptr() as u64,
-                        answer.as_mut_ptr() as u64,
-                        4 | 64 << 16,
-                    ];
-                    let request = 0xc000_0000u64 | 40 << 16 | u64::from(b'V') << 8 | 22;
-                    // SAFETY: all addresses are of live objects of the sizes told.
-                    unsafe {
-                        libc::ioctl(
-                            control.as_raw_fd(),
-                            request as libc::Ioctl,
-                            argument.as_mut_ptr(),
-                        )
-                    };
+                    let mut answer = [0xee; 64];
+                    let _ = pioctl(&control, &t.here.join("f"), b'V', 22, b"ping", &mut answer);
                     // Nothing but our own bytes may have come.
                     ensure!(
                         answer.iter().all(|b| b"ping\xee".contains(b)),
