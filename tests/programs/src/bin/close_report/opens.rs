@@ -665,6 +665,91 @@ pub fn cases() -> Vec<C> {
         .tag("race")
         .seconds(20),
         C::new(
+            "ftruncate_in_doubt",
+            Modified,
+            "ftruncate(2) killed while the cache manager thinks: it may yet be done",
+            |t| {
+                t.make_default()?;
+                let fixture = t.ctx.fixture();
+                let fd = t.rw()?;
+                let rule = fixture.rule(Rule::on("SETATTR").fid(&t.fid()).with("hold", true))?;
+                let kid = child(|_| Ok(nix::unistd::ftruncate(&fd, 10)?))?;
+                fixture.wait_rule(rule, 1)?;
+                kid.kill(Signal::SIGKILL)?;
+                kid.die_of(Signal::SIGKILL)?;
+                fixture.release(rule)?;
+                sys::close(fd)?;
+                t.expect(&[RW_DIRTY])
+            },
+        ),
+        C::new(
+            "truncate_in_doubt",
+            Modified,
+            "truncate(2) killed like that, and only then an open and close",
+            |t| {
+                t.make_default()?;
+                let fixture = t.ctx.fixture();
+                let rule = fixture.rule(Rule::on("SETATTR").fid(&t.fid()).with("hold", true))?;
+                let kid = child(|_| Ok(nix::unistd::truncate(&t.path, 10)?))?;
+                fixture.wait_rule(rule, 1)?;
+                kid.kill(Signal::SIGKILL)?;
+                kid.die_of(Signal::SIGKILL)?;
+                sys::close(t.rw()?)?;
+                fixture.release(rule)?;
+                t.expect(&[RW_DIRTY])
+            },
+        ),
+        C::new(
+            "o_trunc_in_doubt",
+            Modified,
+            "open(2) with O_TRUNC killed like that, while another has the file open",
+            |t| {
+                t.make_default()?;
+                let fixture = t.ctx.fixture();
+                let fd = t.rw()?;
+                let rule = fixture.rule(Rule::on("OPEN_BY_FD").fid(&t.fid()).with("hold", true))?;
+                let kid = child(|_| {
+                    t.open(OFlag::O_WRONLY | OFlag::O_TRUNC)?;
+                    bail!("the open went through")
+                })?;
+                fixture.wait_rule(rule, 1)?;
+                kid.kill(Signal::SIGKILL)?;
+                kid.die_of(Signal::SIGKILL)?;
+                fixture.release(rule)?;
+                sys::close(fd)?;
+                t.expect(&[RW_DIRTY])
+            },
+        ),
+        C::new(
+            "ftruncate_refused",
+            Clean,
+            "ftruncate(2) that the cache manager refuses",
+            |t| {
+                t.make_default()?;
+                let fd = t.rw()?;
+                let refuse = Rule::on("SETATTR")
+                    .fid(&t.fid())
+                    .with("result", libc::EACCES);
+                t.ctx.fixture().rule(refuse)?;
+                ensure_eq!(nix::unistd::ftruncate(&fd, 10), Err(Errno::EACCES));
+                sys::close(fd)?;
+                ensure_eq!(t.contents()?.len(), 100);
+                t.expect(&[RW_CLEAN])
+            },
+        ),
+        C::new(
+            "access_mode_3",
+            NoWriter,
+            "access mode 3, which can neither read nor write",
+            |t| {
+                t.make_default()?;
+                let fd = t.open(OFlag::O_WRONLY | OFlag::O_RDWR)?;
+                ensure_eq!(nix::unistd::write(&fd, b"x"), Err(Errno::EBADF));
+                sys::close(fd)?;
+                t.expect(&[0])
+            },
+        ),
+        C::new(
             "open_refused",
             Clean,
             "an open that the cache manager refuses is none",

@@ -381,7 +381,6 @@ pub fn cases() -> Vec<Case> {
             let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
             ensure_eq!(poll(&mut fds, PollTimeout::from(5000u16))?, 1);
             let mut request = [0; 1000];
-            // A buffer that is too small gets the beginning.
             let n = nix::unistd::read(&fd, &mut request)?;
             ensure!(n >= 20, "{n} bytes");
             ensure!(!ready(&fd)?.contains(PollFlags::POLLIN), "it was taken");
