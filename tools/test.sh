@@ -17,7 +17,7 @@ bash "$tools/build-tests.sh"
 passed=0 failed=0 skipped=0
 state=$(mktemp -d -p "$OUT/run" test.XXXXXX 2>/dev/null || { mkdir -p "$OUT/run" && mktemp -d -p "$OUT/run" test.XXXXXX; })
 trap 'rm -rf "$state"' EXIT
-trap 'kill $(jobs -p) 2>/dev/null; exit 130' INT TERM
+trap 'for pid in $(jobs -p); do kill -- "-$pid" 2>/dev/null; done; exit 130' INT TERM
 
 # boot NAME ARGUMENTS-OF-vm.sh...
 boot() {
@@ -159,7 +159,10 @@ start() {
 	shift 2
 	wait_until_left 1
 	: >"$state/$name.out"
+	# A process group each, so that all of it can be ended.
+	set -m
 	boot "$name" "$@" &
+	set +m
 	running+=("$name")
 }
 
