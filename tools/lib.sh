@@ -125,10 +125,10 @@ need_host_packages() {
 	fi
 	[ -s /usr/share/keyrings/debian-archive-keyring.gpg ] || missing+=(debian-archive-keyring)
 	[ ${#missing[@]} -eq 0 ] && return
-	reason="coda_rs needs the package(s) ${missing[*]}, to make a build root of Debian $BASE"
+	reason="the package(s) ${missing[*]} are needed, to make a build root of Debian $BASE"
 	command -v apt-get >/dev/null ||
 		die "$reason, and this machine has no apt-get: install them by hand."
-	note "$reason; installing them."
+	note "coda_rs: $reason; installing them."
 	local -a as_root=()
 	if [ "$(id -u)" -ne 0 ]; then
 		command -v sudo >/dev/null ||
