@@ -8,7 +8,7 @@ use crate::{
     report::WriteState,
     upcall::Comm,
     vfs::{
-        inode::{mode, Iget},
+        inode::{mode, Iget, InodeRef},
         Attr, INode, SuperBlock,
     },
     wire::{Fid, Message},
@@ -16,7 +16,7 @@ use crate::{
 use kernel::{
     new_spinlock,
     prelude::*,
-    sync::{aref::ARef, Arc, SetOnce, SpinLock},
+    sync::{Arc, SetOnce, SpinLock},
 };
 
 /// The attributes have to be asked for.
@@ -84,9 +84,9 @@ impl Cnode {
         self.state.lock().flags |= flags;
     }
 
-    /// Everything was asked for.
-    pub(crate) fn unflag(&self) {
-        self.state.lock().flags = 0;
+    /// Everything is about to be asked for. Returns what was marked.
+    pub(crate) fn take_flags(&self) -> u32 {
+        core::mem::take(&mut self.state.lock().flags)
     }
 
     /// Whether the cache manager has said, since the last `epoch`, that `uid` may do all of `mask`.
@@ -117,12 +117,16 @@ impl Cnode {
 }
 
 /// The inode of `fid`, if it is in memory.
-pub(crate) fn find(sb: &SuperBlock<Coda>, fid: &Fid) -> Option<ARef<INode<Coda>>> {
+pub(crate) fn find<'sb>(sb: &'sb SuperBlock<Coda>, fid: &Fid) -> Option<InodeRef<'sb, Coda>> {
     sb.ilookup(fid.ino(), |cnode| cnode.fid() == *fid)
 }
 
 /// The inode of `fid`, with these attributes if it is new. As `coda_iget()`.
-pub(crate) fn get(sb: &SuperBlock<Coda>, fid: &Fid, attr: &Attr) -> Result<ARef<INode<Coda>>> {
+pub(crate) fn get<'sb>(
+    sb: &'sb SuperBlock<Coda>,
+    fid: &Fid,
+    attr: &Attr,
+) -> Result<InodeRef<'sb, Coda>> {
     let kind = attr.mode.ok_or(EIO)? & mode::S_IFMT;
     let mut doubt = false;
     loop {
@@ -155,7 +159,7 @@ pub(crate) fn get(sb: &SuperBlock<Coda>, fid: &Fid, attr: &Attr) -> Result<ARef<
 }
 
 /// The inode of `fid`, with its attributes asked for. As `coda_cnode_make()`.
-pub(crate) fn make(sb: &SuperBlock<Coda>, fid: &Fid) -> Result<ARef<INode<Coda>>> {
+pub(crate) fn make<'sb>(sb: &'sb SuperBlock<Coda>, fid: &Fid) -> Result<InodeRef<'sb, Coda>> {
     let attr = ask_attr(&sb.mount().comm, fid)?;
     get(sb, fid, &attr)
 }
@@ -171,7 +175,7 @@ pub(crate) fn flag_children(dir: &INode<Coda>, flags: u32) {
         return;
     }
     if let Some(dentry) = dir.find_alias() {
-        dentry.for_each_child(|inode| inode.data().flag(flags));
+        dentry.for_each_child(|cnode| cnode.flag(flags));
         dentry.shrink_children();
     }
 }

@@ -20,6 +20,7 @@ mod downcall;
 mod file;
 mod inode;
 mod mmap;
+mod pioctl;
 mod psdev;
 mod report;
 mod upcall;
@@ -49,9 +50,11 @@ struct CodaModule {
 
 impl kernel::InPlaceModule for CodaModule {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        // Where the C module is loaded, it is the file system type that is taken first. The device
+        // comes last: with it things begin.
         try_pin_init!(Self {
-            _psdev <- vfs::chrdev::Registration::new(Psdev::new()),
             _fs <- vfs::fs::Registration::new(),
+            _psdev <- vfs::chrdev::Registration::new(Psdev::new()),
         })
     }
 }

@@ -7,14 +7,24 @@ use crate::{
     cnode,
     file::handle,
     inode::{comm, Coda},
-    vfs::{file::DirEmitter, warn_limited, File, INode, Name},
+    pioctl,
+    vfs::{file::DirEmitter, inode::InodeRef, task, warn_limited, File, INode, Name},
     wire::{self, Fid, Message},
 };
-use kernel::{prelude::*, sync::aref::ARef};
+use kernel::prelude::*;
 
 /// As `coda_lookup()`. A name that is not there makes a negative dentry.
-pub(crate) fn lookup(dir: &INode<Coda>, name: Name<'_>) -> Result<Option<ARef<INode<Coda>>>> {
-    let look = || -> Result<ARef<INode<Coda>>> {
+pub(crate) fn lookup<'a>(
+    dir: &'a INode<Coda>,
+    name: Name<'_>,
+) -> Result<Option<InodeRef<'a, Coda>>> {
+    if pioctl::is_control(dir, name) {
+        let inode = pioctl::control_inode(dir.super_block())?;
+        // Made anew each time.
+        inode.data().flag(cnode::PURGE);
+        return Ok(Some(inode));
+    }
+    let look = || -> Result<InodeRef<'a, Coda>> {
         let msg = Message::lookup(&dir.data().fid(), name.as_bytes())?;
         let reply = comm(dir).upcall(msg)?;
         let mut body = reply.body();
@@ -32,18 +42,33 @@ pub(crate) fn lookup(dir: &INode<Coda>, name: Name<'_>) -> Result<Option<ARef<IN
     }
 }
 
+/// `EPERM` if `name` is that of the control file.
+fn refuse_control(dir: &INode<Coda>, name: Name<'_>) -> Result {
+    if pioctl::is_control(dir, name) {
+        return Err(EPERM);
+    }
+    Ok(())
+}
+
 /// Makes an object by an upcall that answers with its fid and attributes.
-fn make(dir: &INode<Coda>, msg: Message) -> Result<ARef<INode<Coda>>> {
+fn make(dir: &INode<Coda>, msg: Message) -> Result<InodeRef<'_, Coda>> {
     let reply = comm(dir).upcall(msg)?;
     let mut body = reply.body();
     let (fid, attr) = (body.fid()?, body.attr()?);
     let inode = cnode::get(dir.super_block(), &fid, &attr)?;
+    // It may be in memory: the name was there after all, and the kernel did not know.
+    inode.set_attr(&attr);
     dir.touch();
     Ok(inode)
 }
 
 /// As `coda_create()`.
-pub(crate) fn create(dir: &INode<Coda>, name: Name<'_>, mode: u32) -> Result<ARef<INode<Coda>>> {
+pub(crate) fn create<'a>(
+    dir: &'a INode<Coda>,
+    name: Name<'_>,
+    mode: u32,
+) -> Result<InodeRef<'a, Coda>> {
+    refuse_control(dir, name)?;
     let inode = make(
         dir,
         Message::create(&dir.data().fid(), name.as_bytes(), mode)?,
@@ -56,13 +81,17 @@ pub(crate) fn create(dir: &INode<Coda>, name: Name<'_>, mode: u32) -> Result<ARe
 }
 
 /// As `coda_mkdir()`.
-pub(crate) fn mkdir(dir: &INode<Coda>, name: Name<'_>, mode: u32) -> Result<ARef<INode<Coda>>> {
+pub(crate) fn mkdir<'a>(
+    dir: &'a INode<Coda>,
+    name: Name<'_>,
+    mode: u32,
+) -> Result<InodeRef<'a, Coda>> {
+    refuse_control(dir, name)?;
     let inode = make(
         dir,
         Message::mkdir(&dir.data().fid(), name.as_bytes(), mode)?,
     )?;
-    // A directory has one dentry, and a name that was just made is no second one.
-    if !inode.is_dir() || inode.find_alias().is_some() {
+    if !inode.is_dir() {
         return Err(EIO);
     }
     inc_dir_nlink(dir);
@@ -85,6 +114,7 @@ fn drop_dir_nlink(dir: &INode<Coda>) {
 
 /// As `coda_link()`.
 pub(crate) fn link(inode: &INode<Coda>, dir: &INode<Coda>, name: Name<'_>) -> Result {
+    refuse_control(dir, name)?;
     let (fid, dir_fid) = (inode.data().fid(), dir.data().fid());
     comm(dir).upcall(Message::link(&fid, &dir_fid, name.as_bytes())?)?;
     dir.touch();
@@ -94,6 +124,7 @@ pub(crate) fn link(inode: &INode<Coda>, dir: &INode<Coda>, name: Name<'_>) -> Re
 
 /// As `coda_symlink()`.
 pub(crate) fn symlink(dir: &INode<Coda>, name: Name<'_>, target: &[u8]) -> Result {
+    refuse_control(dir, name)?;
     if target.len() > wire::MAXPATHLEN {
         return Err(ENAMETOOLONG);
     }
@@ -161,7 +192,10 @@ pub(crate) fn readlink(inode: &INode<Coda>, buffer: &mut [u8]) -> Result<usize> 
     let target = reply.body().data()?;
     // One byte is for the terminator.
     let target = target.get(..target.len().min(room - 1)).ok_or(EIO)?;
-    buffer.get_mut(..target.len()).ok_or(EIO)?.copy_from_slice(target);
+    buffer
+        .get_mut(..target.len())
+        .ok_or(EIO)?
+        .copy_from_slice(target);
     Ok(target.len())
 }
 
@@ -200,7 +234,12 @@ fn list_venus_dirents(file: &File<Coda>, emitter: &mut DirEmitter<'_>) -> Result
         if entry.is_shown() && !emitter.entry(entry.name, entry.ino.into(), entry.kind) {
             return Ok(());
         }
-        emitter.set_position(position + i64::from(entry.record_len));
+        let next = position.checked_add(entry.record_len.into()).ok_or(EBADF)?;
+        emitter.set_position(next);
+        // The container may be long, and have nothing to show.
+        if task::is_killed() {
+            return Err(EINTR);
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     cnode,
     inode::Coda,
     upcall::Comm,
-    vfs::{INode, SuperBlock},
+    vfs::INode,
     wire::{self, op, Decoder, Fid},
 };
 use kernel::prelude::*;
@@ -36,18 +36,18 @@ pub(crate) fn handle(comm: &Comm, opcode: u32, message: &[u8]) -> Result {
         }
         op::ZAPDIR => {
             let fid = body.fid().map_err(short)?;
-            with_inode(comm, &fid, |_, inode| {
+            with_inode(comm, &fid, |inode| {
                 cnode::flag_children(inode, cnode::PURGE);
                 inode.data().flag(cnode::VATTR);
             });
         }
         op::ZAPFILE => {
             let fid = body.fid().map_err(short)?;
-            with_inode(comm, &fid, |_, inode| inode.data().flag(cnode::VATTR));
+            with_inode(comm, &fid, |inode| inode.data().flag(cnode::VATTR));
         }
         op::PURGEFID => {
             let fid = body.fid().map_err(short)?;
-            with_inode(comm, &fid, |_, inode| {
+            with_inode(comm, &fid, |inode| {
                 cnode::flag_children(inode, cnode::PURGE);
                 // Dentries in use are caught later, by the flag.
                 inode.data().flag(cnode::PURGE);
@@ -57,7 +57,7 @@ pub(crate) fn handle(comm: &Comm, opcode: u32, message: &[u8]) -> Result {
         op::REPLACE => {
             let new = body.fid().map_err(short)?;
             let old = body.fid().map_err(short)?;
-            with_inode(comm, &old, |_, inode| cnode::replace_fid(inode, &new));
+            with_inode(comm, &old, |inode| cnode::replace_fid(inode, &new));
         }
         // 29 has never had a meaning.
         _ => {}
@@ -66,10 +66,10 @@ pub(crate) fn handle(comm: &Comm, opcode: u32, message: &[u8]) -> Result {
 }
 
 /// Calls `with` for the inode of `fid`, if it is in memory.
-fn with_inode(comm: &Comm, fid: &Fid, with: impl FnOnce(&SuperBlock<Coda>, &INode<Coda>)) {
+fn with_inode(comm: &Comm, fid: &Fid, with: impl FnOnce(&INode<Coda>)) {
     comm.link.with(|sb| {
         if let Some(inode) = cnode::find(sb, fid) {
-            with(sb, &inode);
+            with(&inode);
         }
     });
 }

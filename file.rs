@@ -8,7 +8,7 @@ use crate::{
     report::{failed_write_modifies, WriteState, Writer},
     upcall::{done, Close, Comm},
     vfs::{
-        file::{access, ReadIo, SpliceRead, SpliceWrite, WriteIo},
+        file::{access, PinnedInode, ReadIo, SpliceRead, WriteIo},
         BackingFile, File, INode,
     },
     wire::{cflags, Intent, Message},
@@ -17,7 +17,6 @@ use kernel::{
     fs::file::flags,
     prelude::*,
     sync::{
-        aref::ARef,
         atomic::{Atomic, Relaxed},
         Arc,
     },
@@ -36,7 +35,7 @@ pub(crate) struct CodaFile {
 /// It hangs on the container: it is dropped when the file is closed and the last mapping is gone,
 /// and that is when the cache manager hears of the close.
 pub(crate) struct OpenState {
-    inode: ARef<INode<Coda>>,
+    inode: PinnedInode<Coda>,
     comm: Arc<Comm>,
     /// Taken when it is sent.
     close: Option<Close>,
@@ -104,9 +103,13 @@ impl CodaFile {
             _ => None,
         };
         let writer = write.clone().map(Writer::new);
-        // The cache manager truncates when it opens, and the VFS sends a `setattr` as well.
+        // The cache manager truncates when it opens, and the VFS sends a `setattr` as well. A file
+        // that this open has made has nothing to lose; but the name may have been there after all,
+        // or somebody may have written since.
+        let truncates = file_flags & flags::O_TRUNC != 0 && !(file.created() && inode.size() == 0);
         let truncation = match inode.data().write_state() {
-            Some(state) if file_flags & flags::O_TRUNC != 0 && !file.created() => {
+            Some(state) if truncates => {
+                comm.wait_for_orphans()?;
                 Some(WriteState::truncate(state)?)
             }
             _ => None,
@@ -118,7 +121,7 @@ impl CodaFile {
         let host = host?;
         // From here on, whatever fails, the cache manager gets a close.
         let state = OpenState {
-            inode: inode.into(),
+            inode: file.pin_inode(),
             comm: comm.clone(),
             close: Some(close),
             writer,
@@ -215,16 +218,6 @@ pub(crate) fn splice_read(file: &File<Coda>, io: SpliceRead<'_>) -> Result<usize
     let this = handle(file)?;
     let range = (io.count(), io.position());
     this.with_intent(file, range, READ, || this.container.splice_read(io))
-}
-
-/// Splices from a pipe; the C module has no such thing.
-pub(crate) fn splice_write(file: &File<Coda>, io: SpliceWrite<'_>) -> Result<usize> {
-    let this = handle(file)?;
-    let range = (io.count(), io.position());
-    this.with_intent(file, range, WRITE, || {
-        let _lock = file.inode().lock();
-        this.container.splice_write(io)
-    })
 }
 
 /// As `coda_fsync()`. The cache manager's handler needs no lock of the inode.

@@ -7,23 +7,20 @@ use crate::{
     cnode::{self, Cnode},
     dir,
     file::{self, CodaFile},
+    pioctl,
     psdev::Psdev,
     report::WriteState,
     upcall::{done, Comm},
     vfs::{
-        file::{DirEmitter, ReadIo, SpliceRead, SpliceWrite, VmArea, WriteIo},
+        file::{DirEmitter, ReadIo, SpliceRead, VmArea, WriteIo},
         fs::StatFs,
-        inode::mode,
+        inode::{mode, InodeRef, RcuInode},
         sb::MountLink,
         task, Attr, Dentry, File, FileSystem, INode, Name, SuperBlock,
     },
     wire::{self, Message},
 };
-use kernel::{
-    fs::File as AnyFile,
-    prelude::*,
-    sync::{aref::ARef, Arc},
-};
+use kernel::{fs::File as AnyFile, prelude::*, sync::Arc};
 
 /// The Coda file system.
 pub(crate) struct Coda;
@@ -62,22 +59,28 @@ fn revalidate(inode: &INode<Coda>) -> Result {
     if cnode.flags() == 0 {
         return Ok(());
     }
+    // Before asking: what a downcall marks from now on has to be asked for again.
+    let flags = cnode.take_flags();
     let fid = cnode.fid();
-    let attr = cnode::ask_attr(comm(inode), &fid).map_err(|_| EIO)?;
+    let attr = cnode::ask_attr(comm(inode), &fid).map_err(|_| {
+        cnode.flag(flags);
+        EIO
+    })?;
     let kind = inode.mode() & mode::S_IFMT;
     if attr.mode.is_some_and(|new| new & mode::S_IFMT != kind) {
         // The operations of the inode are those of its type, so this one is lost; a lookup makes
         // another.
         pr_warn!("inode {}, fid {} changed type\n", inode.ino(), fid);
+        cnode.flag(flags | cnode::PURGE);
         return Err(EIO);
     }
     inode.set_attr(&attr);
     if cnode.fid() != fid {
         // It was replaced meanwhile.
+        cnode.flag(flags);
         return Err(EIO);
     }
     cnode::flag_children(inode, cnode::FLUSH);
-    cnode.unflag();
     Ok(())
 }
 
@@ -116,7 +119,7 @@ impl FileSystem for Coda {
         Ok((Mount { comm }, link))
     }
 
-    fn root(sb: &SuperBlock<Self>) -> Result<ARef<INode<Self>>> {
+    fn root(sb: &SuperBlock<Self>) -> Result<InodeRef<'_, Self>> {
         let comm = &sb.mount().comm;
         let fid = comm.upcall(Message::root()?)?.body().fid()?;
         let root = cnode::make(sb, &fid)?;
@@ -154,7 +157,19 @@ impl FileSystem for Coda {
         Cnode::new()
     }
 
-    fn permission(inode: &INode<Self>, mask: u32, rcu: bool) -> Result {
+    fn permission_rcu(inode: RcuInode<'_, Self>, mask: u32) -> Result {
+        let mask = mask & (MAY_READ | MAY_WRITE | MAY_EXEC);
+        if mask & MAY_EXEC != 0 && !inode.execute_ok() {
+            return Err(EACCES);
+        }
+        let epoch = inode.mount().comm.epoch();
+        if mask == 0 || inode.data().is_permitted(task::fsuid(), mask, epoch) {
+            return Ok(());
+        }
+        Err(ECHILD)
+    }
+
+    fn permission(inode: &INode<Self>, mask: u32) -> Result {
         let mask = mask & (MAY_READ | MAY_WRITE | MAY_EXEC);
         if mask == 0 {
             return Ok(());
@@ -167,9 +182,6 @@ impl FileSystem for Coda {
         let epoch = comm.epoch();
         if cnode.is_permitted(uid, mask, epoch) {
             return Ok(());
-        }
-        if rcu {
-            return Err(ECHILD);
         }
         comm.upcall(Message::access(&cnode.fid(), mask)?)?;
         cnode.permit(uid, mask, epoch);
@@ -185,7 +197,10 @@ impl FileSystem for Coda {
         inode.touch_ctime();
         // The cache manager truncates the container.
         let truncation = match (attr.size, cnode.write_state()) {
-            (Some(_), Some(state)) => Some(WriteState::truncate(state)?),
+            (Some(_), Some(state)) => {
+                comm(inode).wait_for_orphans()?;
+                Some(WriteState::truncate(state)?)
+            }
             _ => None,
         };
         let answer = comm(inode).upcall(Message::setattr(&cnode.fid(), attr)?);
@@ -205,17 +220,18 @@ impl FileSystem for Coda {
         Ok(())
     }
 
-    fn revalidate(dentry: &Dentry<Self>, rcu: bool) -> Result<bool> {
+    fn revalidate_rcu(inode: RcuInode<'_, Self>) -> Option<bool> {
+        (inode.data().flags() & (cnode::PURGE | cnode::FLUSH) == 0).then_some(true)
+    }
+
+    fn revalidate(dentry: &Dentry<Self>) -> bool {
         let Some(inode) = dentry.inode() else {
-            return Ok(true);
+            return true;
         };
         let cnode = inode.data();
         let flags = cnode.flags();
         if flags & (cnode::PURGE | cnode::FLUSH) == 0 || dentry.is_root() {
-            return Ok(true);
-        }
-        if rcu {
-            return Err(ECHILD);
+            return true;
         }
         dentry.shrink_children();
         if flags & cnode::FLUSH != 0 {
@@ -223,25 +239,25 @@ impl FileSystem for Coda {
         }
         if dentry.count() > 1 {
             // Somebody uses it: it stays, and so do the flags.
-            return Ok(true);
+            return true;
         }
-        cnode.unflag();
-        Ok(false)
+        cnode.take_flags();
+        false
     }
 
-    fn forget(inode: &INode<Self>) -> bool {
-        inode.data().flags() & cnode::PURGE != 0
+    fn forget(cnode: &Cnode) -> bool {
+        cnode.flags() & cnode::PURGE != 0
     }
 
-    fn lookup(dir: &INode<Self>, name: Name<'_>) -> Result<Option<ARef<INode<Self>>>> {
+    fn lookup<'a>(dir: &'a INode<Self>, name: Name<'_>) -> Result<Option<InodeRef<'a, Self>>> {
         dir::lookup(dir, name)
     }
 
-    fn create(dir: &INode<Self>, name: Name<'_>, mode: u32) -> Result<ARef<INode<Self>>> {
+    fn create<'a>(dir: &'a INode<Self>, name: Name<'_>, mode: u32) -> Result<InodeRef<'a, Self>> {
         dir::create(dir, name, mode)
     }
 
-    fn mkdir(dir: &INode<Self>, name: Name<'_>, mode: u32) -> Result<ARef<INode<Self>>> {
+    fn mkdir<'a>(dir: &'a INode<Self>, name: Name<'_>, mode: u32) -> Result<InodeRef<'a, Self>> {
         dir::mkdir(dir, name, mode)
     }
 
@@ -296,10 +312,6 @@ impl FileSystem for Coda {
         file::splice_read(file, io)
     }
 
-    fn splice_write(file: &File<Self>, io: SpliceWrite<'_>) -> Result<usize> {
-        file::splice_write(file, io)
-    }
-
     fn mmap(file: &File<Self>, area: VmArea<'_>) -> Result {
         crate::mmap::coda_file_mmap(file, area)
     }
@@ -310,6 +322,10 @@ impl FileSystem for Coda {
 
     fn fallocate(file: &File<Self>, mode: i32, offset: i64, len: i64) -> Result {
         file::fallocate(file, mode, offset, len)
+    }
+
+    fn control(sb: &SuperBlock<Self>, cmd: u32, arg: usize) -> Result {
+        pioctl::control(sb, cmd, arg)
     }
 
     fn readdir(file: &File<Self>, emitter: &mut DirEmitter<'_>) -> Result {

@@ -12,15 +12,20 @@
 //!
 //! - An open counts from before its upcall is sent until the reply to its close has come. A close
 //!   that nobody waits for any more still counts while it is on its way.
-//! - A close finds out whether to say "not modified" at the moment it is queued, in one step with
-//!   taking note of truncations in flight. A truncation by path waits until closes that said "not
-//!   modified" are answered: it must not overtake them.
-//! - Where the state was lost from memory while such a close was on its way, the next one starts
-//!   out as modified (see [`WriteState::doubt`]).
+//! - A close that says "not modified" is not overtaken by anything that modifies: a truncation, and a
+//!   close that says "modified", are not sent before it is answered. A cache manager with many
+//!   threads could otherwise take the "not modified" for the last word.
+//! - A truncation counts as a modification from before it is sent until it is known that it failed.
+//!   If that cannot be known, it counts.
+//! - Where the state was lost from memory while a close was on its way, the next one starts out as
+//!   modified (see [`WriteState::doubt`]).
 
 use crate::{
     upcall::TIMEOUT,
-    vfs::wait::{Event, SignalsBlocked, Wake},
+    vfs::{
+        task,
+        wait::{signal_pending, Event, SignalsBlocked, Wake},
+    },
 };
 use kernel::{
     new_spinlock,
@@ -92,38 +97,36 @@ impl WriteState {
     /// A truncation is about to be sent. Waits until no close that said "not modified" is on its way;
     /// `EINTR` if a signal ends that, as it ends an upcall.
     pub(crate) fn truncate(&self) -> Result<Truncation<'_>> {
-        // As for an upcall.
+        // From here on closes say "modified", so that this has an end.
+        self.counts.lock().truncations += 1;
+        let truncation = Truncation { state: self };
         let mut signals = Some(SignalsBlocked::new());
         let mut seconds = 0;
-        loop {
-            let event = {
-                let mut counts = self.counts.lock();
-                if counts.clean_closes == 0 {
-                    counts.truncations += 1;
-                    return Ok(Truncation { state: self });
-                }
-                counts.drained.clone()
-            };
-            let event = match event {
-                Some(event) => event,
-                None => {
-                    let event = Arc::pin_init(Event::new(), GFP_KERNEL)?;
-                    let mut counts = self.counts.lock();
-                    if counts.drained.is_none() {
-                        counts.drained = Some(event.clone());
-                    }
-                    continue;
-                }
-            };
+        while let Some(drained) = self.drained()? {
             if seconds == TIMEOUT {
                 signals.take();
             }
-            match event.wait(true, 1000) {
+            match drained.wait(true, 1000) {
                 Wake::Done => {}
                 Wake::Signal => return Err(EINTR),
                 Wake::TimedOut => seconds += 1,
             }
         }
+        Ok(truncation)
+    }
+
+    /// What happens when no close that said "not modified" is on its way any more; `None` if there
+    /// is none.
+    fn drained(&self) -> Result<Option<Arc<Event>>> {
+        if self.counts.lock().clean_closes == 0 {
+            return Ok(None);
+        }
+        let event = Arc::pin_init(Event::new(), GFP_KERNEL)?;
+        let mut counts = self.counts.lock();
+        if counts.clean_closes == 0 {
+            return Ok(None);
+        }
+        Ok(Some(counts.drained.get_or_insert(event).clone()))
     }
 }
 
@@ -176,15 +179,37 @@ impl Writer {
         }
     }
 
-    /// The close of this open is being queued: returns whether it may say "not modified".
+    /// The close of this open is about to be sent: returns whether it may say "not modified". If it
+    /// may not, waits until no close that did is on its way.
     pub(crate) fn close(&mut self) -> bool {
-        let mut counts = self.state.counts.lock();
-        let clean = counts.truncations == 0 && !self.state.is_modified();
-        if clean && !self.closed_clean {
-            counts.clean_closes += 1;
-            self.closed_clean = true;
+        {
+            let mut counts = self.state.counts.lock();
+            let clean = counts.truncations == 0 && !self.state.is_modified();
+            if clean || self.closed_clean {
+                if !self.closed_clean {
+                    counts.clean_closes += 1;
+                    self.closed_clean = true;
+                }
+                return true;
+            }
         }
-        clean
+        // It stays modified for as long as this open counts, so no such close is added.
+        let mut signals = Some(SignalsBlocked::new());
+        let mut seconds = 0;
+        // Without memory for waiting it goes as it is: a close must be sent.
+        while let Ok(Some(drained)) = self.state.drained() {
+            // As for the close itself: a signal cannot end this before its time.
+            if drained.wait(false, 1000) == Wake::TimedOut {
+                seconds += 1;
+            }
+            if seconds >= TIMEOUT {
+                signals.take();
+                if signal_pending() || task::cannot_be_signalled() {
+                    break;
+                }
+            }
+        }
+        false
     }
 }
 
@@ -214,16 +239,16 @@ impl Drop for Writer {
 /// Whether a write that failed with `err` may have changed the file all the same. `sync` if it was
 /// to reach the disk before it returned, or went past the page cache.
 ///
-/// A plain write reports what it wrote before it failed as a short write, so an error means that
-/// nothing was written; only `EIO` is not to be trusted. With `sync`, data is in the file before the
-/// error of the disk comes: then only errors from before the first byte are.
+/// A write reports what it wrote before it failed as a short write, so most errors mean that nothing
+/// was written. With `sync`, data is in the file before the disk has its say: then only what is
+/// checked before the first byte tells. Any other error leaves it in doubt.
 pub(crate) fn failed_write_modifies(err: Error, sync: bool) -> bool {
-    if !sync {
-        return err == EIO;
-    }
-    ![EFAULT, EINVAL, EBADF, EPERM, EFBIG, ETXTBSY, EAGAIN]
-        .iter()
-        .any(|refusal| *refusal == err)
+    let before_first_byte = [
+        EFAULT, EINVAL, EBADF, EPERM, EACCES, EFBIG, ETXTBSY, EAGAIN, EROFS, EOPNOTSUPP,
+    ];
+    let nothing_written = [ENOSPC, EDQUOT, ENOMEM];
+    let refused = before_first_byte.contains(&err) || (!sync && nothing_written.contains(&err));
+    !refused
 }
 
 #[kunit_tests(coda_rs_report)]

@@ -344,12 +344,29 @@ impl Comm {
         self.orphans.get() != 0
     }
 
+    /// Waits until no close is on its way that nobody waits for: a truncation must not overtake it.
+    /// `EINTR` if a signal ends that.
+    pub(crate) fn wait_for_orphans(&self) -> Result {
+        if !self.has_orphans() {
+            return Ok(());
+        }
+        let never = Arc::pin_init(Event::new(), GFP_KERNEL)?;
+        let mut signals = Some(SignalsBlocked::new());
+        let mut slices = 0;
+        while self.has_orphans() {
+            if slices == TIMEOUT * 20 {
+                signals.take();
+            }
+            if never.wait(true, 50) == Wake::Signal {
+                return Err(EINTR);
+            }
+            slices += 1;
+        }
+        Ok(())
+    }
+
     /// Queues a request. With an error nothing was sent, and nothing will be; `writer` is dropped.
-    fn submit(
-        &self,
-        prepared: Prepared,
-        mut writer: Option<Writer>,
-    ) -> Result<(u32, Arc<Request>)> {
+    fn submit(&self, prepared: Prepared, writer: Option<Writer>) -> Result<(u32, Arc<Request>)> {
         let Prepared { request, place } = prepared;
         let mut state = self.state.lock();
         if state.dead {
@@ -359,17 +376,14 @@ impl Comm {
         let unique = state.next_unique();
         {
             let mut inner = request.state.lock();
-            // In one step with the place in the queue: see `report`.
-            let clean = writer.as_mut().is_some_and(Writer::close);
             if let Some(msg) = inner.msg.as_mut() {
                 msg.set_unique(unique);
-                if clean {
-                    msg.set_no_writes();
-                }
             }
             inner.writer = writer;
         }
-        state.pending.insert(place.into_node(unique, request.clone()));
+        state
+            .pending
+            .insert(place.into_node(unique, request.clone()));
         drop(state);
         self.readable.notify_one();
         Ok((unique, request))
@@ -404,7 +418,11 @@ impl Comm {
             match self.give_up(unique, request, wait) {
                 GivenUp::Unread => return Err(Failure::sure(EINTR)),
                 GivenUp::Read => return Err(Failure::in_doubt(EINTR)),
-                GivenUp::Over => break,
+                GivenUp::Over => {
+                    // Whoever took it out of its queue is about to end it.
+                    while request.over.wait(false, 1000) != Wake::Done {}
+                    break;
+                }
             }
         }
         // Where there is no reply to speak of, the cache manager has gone or makes no sense.
@@ -486,7 +504,8 @@ impl Comm {
             let (unique, request) = state.pending.iter().next()?;
             (*unique, request.clone())
         };
-        if request.room > len {
+        let wanted = request.state.lock().msg.as_ref()?.bytes().len();
+        if wanted > len {
             return Some(Err(EINVAL));
         }
         let node = state.pending.remove_node(&unique)?;
@@ -510,12 +529,18 @@ impl Comm {
         let mut state = self.state.lock();
         loop {
             if let Some(taken) = Self::next(&mut state, len) {
+                if taken.is_err() {
+                    // Another reader may have more room.
+                    self.readable.notify_one();
+                }
                 return taken;
             }
             if nonblock {
                 return Err(EAGAIN);
             }
             if self.readable.wait_interruptible(&mut state) {
+                // The wake-up that was for us is another reader's now.
+                self.readable.notify_one();
                 return Err(ERESTARTSYS);
             }
         }
@@ -669,8 +694,13 @@ impl Close {
     /// Sends it, from the current task, and waits for the reply if that makes sense. `writer` counts
     /// until the cache manager has dealt with it; then it says whether the file was modified.
     pub(crate) fn send(self, comm: &Comm, fid: &Fid, writer: Option<Writer>) {
+        let mut writer = writer;
+        let clean = writer.as_mut().is_some_and(Writer::close);
         if let Some(msg) = self.prepared.request.state.lock().msg.as_mut() {
             msg.set_sender(fid);
+            if clean {
+                msg.set_no_writes();
+            }
         }
         if let Ok((unique, request)) = comm.submit(self.prepared, writer) {
             // Nobody looks at the result of a close: not the VFS, and not the C module.
@@ -866,11 +896,16 @@ mod tests {
         let comm = Comm::new()?;
         let state = WriteState::alloc()?;
         for modified in [false, true] {
-            let writer = Writer::new(state.clone());
+            let mut writer = Writer::new(state.clone());
             if modified {
                 state.modify();
             }
             let close = Close::prepare(&FID, 2, 0)?;
+            if writer.close() {
+                if let Some(msg) = close.prepared.request.state.lock().msg.as_mut() {
+                    msg.set_no_writes();
+                }
+            }
             let (unique, request) = comm.submit(close.prepared, Some(writer))?;
             let (opcode, number, flags) = read(&comm)?;
             assert_eq!((opcode, number), (op::CLOSE, unique));

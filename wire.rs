@@ -30,6 +30,7 @@ pub(crate) mod op {
     pub(crate) const ROOT: u32 = 2;
     pub(crate) const OPEN_BY_FD: u32 = 3;
     pub(crate) const CLOSE: u32 = 5;
+    pub(crate) const IOCTL: u32 = 6;
     pub(crate) const GETATTR: u32 = 7;
     pub(crate) const SETATTR: u32 = 8;
     pub(crate) const ACCESS: u32 = 9;
@@ -133,6 +134,7 @@ mod size {
     pub(super) const OPEN_BY_FD_OUT: usize = 24;
     pub(super) const READLINK_OUT: usize = 24;
     pub(super) const STATFS_OUT: usize = 32;
+    pub(super) const IOCTL_IN: usize = 56;
 }
 
 /// Writes a message.
@@ -246,13 +248,19 @@ impl Encoder {
     /// Ends the message, which leaves room for a reply of `reply` bytes.
     fn finish(mut self, reply: usize) -> Result<Message> {
         self.fill(reply)?;
-        Ok(Message { buf: self.buf })
+        let room = self.buf.len();
+        Ok(Message {
+            buf: self.buf,
+            room,
+        })
     }
 }
 
 /// A message to the cache manager.
 pub(crate) struct Message {
     buf: KVVec<u8>,
+    /// How long a reply may be.
+    room: usize,
 }
 
 impl Message {
@@ -263,7 +271,7 @@ impl Message {
 
     /// How long a reply may be.
     pub(crate) fn room(&self) -> usize {
-        self.buf.len()
+        self.room
     }
 
     /// The opcode.
@@ -476,11 +484,25 @@ impl Message {
         msg.finish(0)
     }
 
+    /// `CODA_IOCTL`: a pioctl with this number and these data, on the object `fid`.
+    pub(crate) fn ioctl(fid: &Fid, cmd: u32, data: &[u8]) -> Result<Self> {
+        let mut msg = Self::about(op::IOCTL, fid)?;
+        msg.u32(cmd)?;
+        msg.u32(data.len() as u32)?;
+        msg.u32(0)?; // rwflag
+        msg.align(8)?;
+        msg.u64(size::IOCTL_IN as u64)?;
+        msg.bytes(data)?;
+        let mut msg = msg.finish(0)?;
+        msg.room = IOCTL_ROOM;
+        Ok(msg)
+    }
+
     /// `CODA_SIGNAL`: nobody waits for the reply to `unique` any more.
     pub(crate) fn signal(unique: u32) -> Result<Self> {
         let mut buf = KVVec::with_capacity(size::IN_HDR, GFP_KERNEL)?;
         buf.resize(size::IN_HDR, 0, GFP_KERNEL)?;
-        let mut msg = Self { buf };
+        let mut msg = Self { buf, room: 0 };
         msg.set_word(0, op::SIGNAL);
         msg.set_unique(unique);
         Ok(msg)
@@ -502,7 +524,13 @@ pub(crate) const OUT_SHORTEST: usize = 8;
 /// The header of a reply or downcall: opcode, unique number, result.
 pub(crate) const OUT_HDR: usize = size::OUT_HDR;
 
-/// The longest message that the cache manager may write: `VC_MAXMSGSIZE` and a little.
+/// The most data that a pioctl carries in or out: `VC_MAXDATASIZE`.
+pub(crate) const MAXDATASIZE: usize = 8192;
+
+/// How long the reply to a pioctl may be: the data, and room for any of the structs.
+const IOCTL_ROOM: usize = MAXDATASIZE + 512;
+
+/// The longest message that the cache manager may write.
 pub(crate) const OUT_LONGEST: usize = 16384;
 
 /// Reads a reply or a downcall.
@@ -724,6 +752,11 @@ mod tests {
         room!(Message::access(&FID, 4)?, coda_access_in, coda_access_out);
         room!(Message::fsync(&FID)?, coda_fsync_in, coda_fsync_out);
         room!(Message::statfs()?, coda_statfs_in, coda_statfs_out);
+        assert_eq!(size::IOCTL_IN, size_of::<h::coda_ioctl_in>());
+        let pioctl = Message::ioctl(&FID, 1, b"data")?;
+        assert_eq!(pioctl.bytes().len(), size_of::<h::coda_ioctl_in>() + 4);
+        assert!(pioctl.room() >= size_of::<h::coda_ioctl_out>() + MAXDATASIZE);
+        assert!(pioctl.room() <= OUT_LONGEST);
         room!(
             Message::open_by_fd(&FID, 1)?,
             coda_open_by_fd_in,
@@ -827,7 +860,10 @@ mod tests {
         let msg = Message::rename(&FID, b"one", &OTHER, b"other")?;
         assert!(fid_at(&msg, offset_of!(h::coda_rename_in, sourceFid)) == FID);
         assert!(fid_at(&msg, offset_of!(h::coda_rename_in, destFid)) == OTHER);
-        assert_eq!(name_at(&msg, offset_of!(h::coda_rename_in, srcname)), b"one");
+        assert_eq!(
+            name_at(&msg, offset_of!(h::coda_rename_in, srcname)),
+            b"one"
+        );
         assert_eq!(
             name_at(&msg, offset_of!(h::coda_rename_in, destname)),
             b"other"
@@ -838,7 +874,16 @@ mod tests {
             name_at(&msg, offset_of!(h::coda_symlink_in, srcname)),
             b"target"
         );
-        assert_eq!(name_at(&msg, offset_of!(h::coda_symlink_in, tname)), b"name");
+        assert_eq!(
+            name_at(&msg, offset_of!(h::coda_symlink_in, tname)),
+            b"name"
+        );
+
+        let msg = Message::ioctl(&FID, 77, b"data")?;
+        assert_eq!(word(&msg, offset_of!(h::coda_ioctl_in, cmd)), 77);
+        assert_eq!(word(&msg, offset_of!(h::coda_ioctl_in, len)), 4);
+        let data = word(&msg, offset_of!(h::coda_ioctl_in, data)) as usize;
+        assert_eq!(msg.bytes().get(data..), Some(&b"data"[..]));
 
         let msg = Message::access_intent(&FID, 10, 20, Intent::Mmap)?;
         assert_eq!(word(&msg, offset_of!(h::coda_access_intent_in, count)), 10);

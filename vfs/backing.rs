@@ -22,7 +22,8 @@
 //!
 //! No `open` or `close` of a memory area is wrapped: an area holds a reference to the file for as
 //! long as it exists, splits, copies and moves included, and that is all the accounting there has
-//! to be. The way from a fault to the `State` is `vma->vm_file->f_op`, not `vma->vm_ops`; so it
+//! to be. (The exception is a host that is itself stacked on another file system and puts that one's
+//! file into the area: see [`StackedVmOps`].) The way from a fault to the `State` is `vma->vm_file->f_op`, not `vma->vm_ops`; so it
 //! survives that somebody above us puts a table of his own over ours.
 //!
 //! # How stores are detected
@@ -37,10 +38,11 @@
 
 use super::{
     bindings as helpers,
-    file::{access, DirEmitter, File, ReadIo, SpliceRead, SpliceWrite, VmArea, WriteIo},
+    file::{access, DirEmitter, File, ReadIo, SpliceRead, VmArea, WriteIo},
     from_isize,
     fs::FileSystem,
     inode::mode,
+    to_int,
 };
 use core::{marker::PhantomData, ptr::NonNull};
 use kernel::{
@@ -127,6 +129,21 @@ const VM_FAULT_ERROR: bindings::vm_fault_t = bindings::vm_fault_reason_VM_FAULT_
     | bindings::vm_fault_reason_VM_FAULT_FALLBACK;
 
 impl<'a, H: BackingHooks> HostFault<'a, H> {
+    /// Whether a page may be mapped writable after the host returned `code` with the area locked;
+    /// `otherwise` if the host left that to the core. `VM_FAULT_NOPAGE` tells the core to try again,
+    /// but of a host that maps pages itself (DAX) it says that it did.
+    ///
+    /// # Safety
+    ///
+    /// The area is still locked.
+    unsafe fn may_be_mapped(&self, code: bindings::vm_fault_t, otherwise: bool) -> bool {
+        if code & VM_FAULT_NOPAGE == 0 {
+            return otherwise;
+        }
+        // SAFETY: The caller's promise.
+        unsafe { helpers::vfsh_vma_maps_itself((*self.vmf).__bindgen_anon_1.vma) }
+    }
+
     /// Calls the host's handler.
     pub(crate) fn chain(self) -> Chained<'a, H> {
         // After any of these nothing of the area may be touched: a handler that says so may have
@@ -140,8 +157,10 @@ impl<'a, H: BackingHooks> HostFault<'a, H> {
             match self.host {
                 HostHandler::Mkwrite(mkwrite) => {
                     let code = mkwrite(self.vmf);
-                    // `VM_FAULT_NOPAGE` is in doubt: DAX says so when it mapped the page itself.
-                    (code, code & NOT_WRITABLE == 0)
+                    (
+                        code,
+                        code & NOT_WRITABLE == 0 && self.may_be_mapped(code, true),
+                    )
                 }
                 HostHandler::Absent => {
                     // Without a `page_mkwrite` the core sets mtime and ctime; with one it leaves
@@ -152,10 +171,11 @@ impl<'a, H: BackingHooks> HostFault<'a, H> {
                 }
                 HostHandler::Fault(fault) => {
                     let code = fault(self.vmf);
-                    // With a page in hand, the core asks `page_mkwrite` next. Without, the host
-                    // mapped something itself (DAX).
-                    let mapped = code & VM_FAULT_NOPAGE != 0;
-                    (code, mapped && code & NOT_WRITABLE == 0)
+                    // With a page in hand, the core asks `page_mkwrite` next.
+                    (
+                        code,
+                        code & NOT_WRITABLE == 0 && self.may_be_mapped(code, false),
+                    )
                 }
                 HostHandler::HugeFault(huge_fault, order) => {
                     let code = huge_fault(self.vmf, order);
@@ -185,6 +205,67 @@ unsafe impl Send for WrappedVmOps {}
 // SAFETY: As above.
 unsafe impl Sync for WrappedVmOps {}
 
+/// The table of areas whose host put a file of its own in the place of the backing file, as stacked
+/// file systems do. Such an area holds no reference to the backing file by `vm_file`, so its `open`
+/// and `close` do; and its faults go their own way, so the file counts as modified where they can
+/// store.
+struct StackedVmOps {
+    host: *const bindings::vm_operations_struct,
+    table: bindings::vm_operations_struct,
+    /// The backing file, of which each area owns a reference.
+    file: *mut bindings::file,
+}
+
+// SAFETY: The tables do not change; references to a file may be taken and dropped on any thread.
+unsafe impl Send for StackedVmOps {}
+// SAFETY: As above.
+unsafe impl Sync for StackedVmOps {}
+
+impl StackedVmOps {
+    fn new(host: *const bindings::vm_operations_struct, file: *mut bindings::file) -> Self {
+        // SAFETY: The host's table is static.
+        let mut table = unsafe { host.as_ref() }.map_or_else(pin_init::zeroed, |host| *host);
+        table.open = Some(Self::open);
+        table.close = Some(Self::close);
+        Self { host, table, file }
+    }
+
+    /// # Safety
+    ///
+    /// `area` has the table of a `StackedVmOps`, or one that was put over it and chains to it with
+    /// it in place.
+    unsafe fn of_area<'a>(area: *const bindings::vm_area_struct) -> &'a Self {
+        // SAFETY: The caller's promise; the area owns a reference to the file that keeps it.
+        unsafe {
+            let table = (*area).vm_ops.cast_mut();
+            &*kernel::container_of!(table, Self, table)
+        }
+    }
+
+    unsafe extern "C" fn open(area: *mut bindings::vm_area_struct) {
+        // SAFETY: Called for an area that is a copy of one with this table, which owns a reference.
+        unsafe {
+            let this = Self::of_area(area);
+            super::get_raw_file(this.file);
+            if let Some(open) = this.host.as_ref().and_then(|host| host.open) {
+                open(area);
+            }
+        }
+    }
+
+    unsafe extern "C" fn close(area: *mut bindings::vm_area_struct) {
+        // SAFETY: The last call for an area with this table; the reference is the area's own.
+        unsafe {
+            let this = Self::of_area(area);
+            if let Some(close) = this.host.as_ref().and_then(|host| host.close) {
+                close(area);
+            }
+            // The table goes with the file; the core looks at none after `close`.
+            bindings::fput(this.file);
+        }
+    }
+}
+
 /// What hangs on a backing file.
 ///
 /// # Invariants
@@ -196,6 +277,7 @@ struct State<H: BackingHooks> {
     f_op: bindings::file_operations,
     host_f_op: *const bindings::file_operations,
     vm_ops: SetOnce<WrappedVmOps>,
+    stacked: SetOnce<StackedVmOps>,
     hooks: H,
 }
 
@@ -242,6 +324,7 @@ impl<H: BackingHooks> State<H> {
                 f_op,
                 host_f_op,
                 vm_ops: SetOnce::new(),
+                stacked: SetOnce::new(),
                 hooks,
             },
             GFP_KERNEL,
@@ -314,10 +397,21 @@ impl<H: BackingHooks> State<H> {
                 return ENODEV.to_errno();
             };
             let ret = mmap(file, vma);
-            if ret == 0 && helpers::vfsh_vma_shared_maywrite(vma) {
+            if ret != 0 {
+                return ret;
+            }
+            let can_store = helpers::vfsh_vma_shared_maywrite(vma);
+            if can_store && helpers::vfsh_vma_is_special(vma) {
+                // There are pages already, or faults that ask nobody.
+                state.hooks.modified();
+            }
+            if (*vma).vm_file != file {
+                return to_int(state.stack(file, vma, can_store));
+            }
+            if can_store {
                 (*vma).vm_ops = state.wrap((*vma).vm_ops);
             }
-            ret
+            0
         }
     }
 
@@ -326,15 +420,62 @@ impl<H: BackingHooks> State<H> {
         // the operation.
         unsafe {
             let state = Self::expect((*desc).file);
+            let before = (*desc).vm_file;
             let Some(mmap_prepare) = (*state.host_f_op).mmap_prepare else {
                 return ENODEV.to_errno();
             };
             let ret = mmap_prepare(desc);
-            if ret == 0 && helpers::vfsh_vma_desc_shared_maywrite(desc) {
+            if ret != 0 {
+                return ret;
+            }
+            if (*desc).vm_file != before {
+                // No host does that by this hook; the area could not keep our file.
+                bindings::fput((*desc).vm_file);
+                (*desc).vm_file = before;
+                return ENODEV.to_errno();
+            }
+            if helpers::vfsh_vma_desc_shared_maywrite(desc) {
+                if helpers::vfsh_vma_desc_is_special(desc) {
+                    // There will be pages before the first fault, or faults that ask nobody.
+                    state.hooks.modified();
+                }
                 (*desc).vm_ops = state.wrap((*desc).vm_ops);
             }
-            ret
+            0
         }
+    }
+
+    /// Ties an area to `file`, though the host has put another file in its place.
+    ///
+    /// # Safety
+    ///
+    /// `file` has this state, and `vma` is under construction and mapped by the host.
+    unsafe fn stack(
+        &self,
+        file: *mut bindings::file,
+        vma: *mut bindings::vm_area_struct,
+        can_store: bool,
+    ) -> Result {
+        if can_store {
+            self.hooks.modified();
+        }
+        // SAFETY: The caller's promise.
+        let host = unsafe { (*vma).vm_ops };
+        if self.stacked.as_ref().is_none() {
+            self.stacked.populate(StackedVmOps::new(host, file));
+        }
+        // With an error the core drops the host's file, and the host's `close` is not called: no
+        // stacked host has one to miss.
+        let stacked = self.stacked.as_ref().ok_or(EAGAIN)?;
+        if stacked.host != host {
+            return Err(ENODEV);
+        }
+        // SAFETY: The area gets a reference to the file, and with it to the table, of its own.
+        unsafe {
+            super::get_raw_file(file);
+            (*vma).vm_ops = &stacked.table;
+        }
+        Ok(())
     }
 
     /// The table for an area that the host wants to give `host`.
@@ -491,8 +632,9 @@ impl<H: BackingHooks> BackingFile<H> {
     /// credentials that `host` was opened with.
     ///
     /// With an error, `hooks` is dropped. `EBADF`: `host` is not open for what `user` wants to do.
-    /// `ELOOP`: it is of the same file system as `user`. `EINVAL`: it is neither a regular file nor
-    /// a directory.
+    /// `ELOOP`: it is of the same file system as `user`, or on too high a stack of file systems.
+    /// `EINVAL`: it is neither a regular file nor a directory, or one of huge pages, whose faults ask
+    /// nobody.
     pub(crate) fn open(user: &File<H::FileSystem>, host: &AnyFile, hooks: H) -> Result<Self> {
         let wanted = match user.flags() & access::O_ACCMODE {
             mode @ (access::O_WRONLY | access::O_RDWR) => mode,
@@ -505,15 +647,21 @@ impl<H: BackingHooks> BackingFile<H> {
         }
         let raw = host.as_ptr();
         // SAFETY: `host` is alive, so its inode is; a mounted file's super block has a type.
-        let (kind, same) = unsafe {
+        let (kind, too_deep, hugetlb) = unsafe {
             let inode = (*raw).f_inode;
+            let (sb, user_sb) = ((*inode).i_sb, (*(*user.as_ptr()).f_inode).i_sb);
             (
                 u32::from((*inode).i_mode) & mode::S_IFMT,
-                (*(*inode).i_sb).s_type == (*(*(*user.as_ptr()).f_inode).i_sb).s_type,
+                (*sb).s_type == (*user_sb).s_type
+                    || (*sb).s_stack_depth >= bindings::FILESYSTEM_MAX_STACK_DEPTH as c_int,
+                helpers::vfsh_file_is_hugetlb(raw),
             )
         };
-        if same {
+        if too_deep {
             return Err(ELOOP);
+        }
+        if hugetlb {
+            return Err(EINVAL);
         }
         let mut flags = wanted | bindings::O_LARGEFILE;
         match kind {
@@ -599,8 +747,8 @@ impl<H: BackingHooks> BackingFile<H> {
         }
         const SYNC: c_int =
             (helpers::vfs_consts_VFS_IOCB_DSYNC | helpers::vfs_consts_VFS_IOCB_DIRECT) as c_int;
-        // SAFETY: `kiocb` is the one of `write` or `splice_write` below: of an open file of
-        // `H::FileSystem`, alive until the kiocb is completed, which happens after this.
+        // SAFETY: `kiocb` is the one of `write` below: of an open file of `H::FileSystem`, alive
+        // until the kiocb is completed, which happens after this.
         let (file, sync) = unsafe {
             (
                 File::<H::FileSystem>::from_raw((*kiocb).ki_filp),
@@ -638,27 +786,6 @@ impl<H: BackingHooks> BackingFile<H> {
                 self.as_ptr(),
                 &mut kiocb,
                 io.pipe,
-                io.len,
-                io.flags,
-                &mut context,
-            );
-            *io.position = kiocb.ki_pos;
-            from_isize(ret)
-        }
-    }
-
-    /// Splices from a pipe to the host's file; [`FileSystem::write_ended`] is called when it is done.
-    pub(crate) fn splice_write(&self, io: SpliceWrite<'_>) -> Result<usize> {
-        let mut context = self.context(Some(Self::end_write));
-        // SAFETY: As for `splice_read`.
-        unsafe {
-            let mut kiocb = pin_init::zeroed();
-            helpers::vfsh_init_sync_kiocb(&mut kiocb, io.file);
-            kiocb.ki_pos = *io.position;
-            let ret = helpers::backing_file_splice_write(
-                io.pipe,
-                self.as_ptr(),
-                &mut kiocb,
                 io.len,
                 io.flags,
                 &mut context,

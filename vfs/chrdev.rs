@@ -6,7 +6,10 @@
 //! [`include/linux/device.h`](srctree/include/linux/device.h).
 
 use super::{bindings as helpers, to_int, to_isize};
-use core::{marker::PhantomPinned, ptr::NonNull};
+use core::{
+    marker::{PhantomData, PhantomPinned},
+    ptr::NonNull,
+};
 use kernel::{
     bindings,
     error::{from_err_ptr, to_result},
@@ -53,17 +56,66 @@ pub(crate) trait CharDevice: Send + Sync + Sized + 'static {
     fn ioctl(open: ArcBorrow<'_, Self::Open>, cmd: u32, arg: usize) -> Result<isize>;
 }
 
+/// The device nodes of a family.
+///
+/// # Invariants
+///
+/// `class` is a class of ours with a device for each minor number below `minors`.
+struct Nodes<T: CharDevice> {
+    class: NonNull<bindings::class>,
+    minors: u32,
+    _t: PhantomData<T>,
+}
+
+impl<T: CharDevice> Nodes<T> {
+    fn new() -> Result<Self> {
+        // SAFETY: The name is static.
+        let class = from_err_ptr(unsafe { helpers::vfsh_class_create(T::NAME.as_ptr().cast()) })?;
+        // INVARIANT: No device yet; each is counted as it is made.
+        let mut nodes = Self {
+            class: NonNull::new(class).ok_or(ENOMEM)?,
+            minors: 0,
+            _t: PhantomData,
+        };
+        while nodes.minors < T::MINORS {
+            // SAFETY: The class is ours; the name of the node is a plain prefix.
+            to_result(unsafe {
+                helpers::vfsh_device_create(
+                    nodes.class.as_ptr(),
+                    T::MAJOR,
+                    nodes.minors,
+                    T::NODE.as_ptr().cast(),
+                )
+            })?;
+            nodes.minors += 1;
+        }
+        Ok(nodes)
+    }
+}
+
+impl<T: CharDevice> Drop for Nodes<T> {
+    fn drop(&mut self) {
+        // SAFETY: The class and these devices of it are ours, and this is their last use.
+        unsafe {
+            for minor in 0..self.minors {
+                helpers::vfsh_device_destroy(self.class.as_ptr(), T::MAJOR, minor);
+            }
+            bindings::class_destroy(self.class.as_ptr());
+        }
+    }
+}
+
 /// A registered family of character devices.
 ///
 /// # Invariants
 ///
 /// `fops` is the table of the registered major number, embedded here: an open device's `f_op` leads
-/// back to the registration. `class` is a class of ours with a device for each minor number.
+/// back to the registration.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Registration<T: CharDevice> {
     #[pin]
     fops: Opaque<bindings::file_operations>,
-    class: NonNull<bindings::class>,
+    _nodes: Nodes<T>,
     #[pin]
     device: T,
     #[pin]
@@ -76,10 +128,12 @@ unsafe impl<T: CharDevice> Send for Registration<T> {}
 unsafe impl<T: CharDevice> Sync for Registration<T> {}
 
 impl<T: CharDevice> Registration<T> {
-    /// Registers the major number and makes the device nodes.
+    /// Makes the device nodes and registers the major number: last, as from then on a device can be
+    /// opened.
     pub(crate) fn new(device: impl PinInit<T, Error>) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             device <- device,
+            _nodes: Nodes::new()?,
             fops <- Opaque::try_ffi_init(|slot: *mut bindings::file_operations| {
                 let fops = bindings::file_operations {
                     owner: super::this_module(),
@@ -105,52 +159,8 @@ impl<T: CharDevice> Registration<T> {
                     ))
                 }
             }),
-            class: Self::make_nodes()?,
             _pin: PhantomPinned,
         })
-    }
-
-    fn make_nodes() -> Result<NonNull<bindings::class>> {
-        let undo_major = kernel::types::ScopeGuard::new(Self::unregister_major);
-        // SAFETY: The name is static.
-        let class = from_err_ptr(unsafe { helpers::vfsh_class_create(T::NAME.as_ptr().cast()) })?;
-        let class = NonNull::new(class).ok_or(ENOMEM)?;
-        for minor in 0..T::MINORS {
-            // SAFETY: The class is ours; the name of the node is a plain prefix.
-            let ret = unsafe {
-                helpers::vfsh_device_create(
-                    class.as_ptr(),
-                    T::MAJOR,
-                    minor,
-                    T::NODE.as_ptr().cast(),
-                )
-            };
-            if let Err(err) = to_result(ret) {
-                Self::remove_nodes(class, minor);
-                return Err(err);
-            }
-        }
-        undo_major.dismiss();
-        Ok(class)
-    }
-
-    /// Removes the nodes below `minors`, and the class.
-    fn remove_nodes(class: NonNull<bindings::class>, minors: u32) {
-        // SAFETY: The class and these devices of it are ours, and this is their last use.
-        unsafe {
-            for minor in 0..minors {
-                helpers::vfsh_device_destroy(class.as_ptr(), T::MAJOR, minor);
-            }
-            bindings::class_destroy(class.as_ptr());
-        }
-    }
-
-    fn unregister_major() {
-        // SAFETY: It is registered with these numbers and this name. No device is open: an open
-        // one holds a reference to the module, and registering fails before one can be opened.
-        unsafe {
-            bindings::__unregister_chrdev(T::MAJOR, 0, T::MINORS, T::NAME.as_ptr().cast());
-        }
     }
 
     /// The open device that `file` is, if it is one of this family.
@@ -188,10 +198,12 @@ impl<T: CharDevice> Registration<T> {
         }
     }
 
-    unsafe extern "C" fn fops_open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+    unsafe extern "C" fn fops_open(
+        inode: *mut bindings::inode,
+        file: *mut bindings::file,
+    ) -> c_int {
         // SAFETY: The VFS calls with a device of our major number, with a reference to the module.
-        let (minor, device) =
-            unsafe { (helpers::vfsh_inode_minor(inode), Self::device_of(file)) };
+        let (minor, device) = unsafe { (helpers::vfsh_inode_minor(inode), Self::device_of(file)) };
         if minor >= T::MINORS {
             return ENODEV.to_errno();
         }
@@ -271,7 +283,10 @@ impl<T: CharDevice> Registration<T> {
 #[pinned_drop]
 impl<T: CharDevice> PinnedDrop for Registration<T> {
     fn drop(self: Pin<&mut Self>) {
-        Self::remove_nodes(self.class, T::MINORS);
-        Self::unregister_major();
+        // SAFETY: It is registered with these numbers and this name. No device is open: an open
+        // one holds a reference to the module.
+        unsafe {
+            bindings::__unregister_chrdev(T::MAJOR, 0, T::MINORS, T::NAME.as_ptr().cast());
+        }
     }
 }

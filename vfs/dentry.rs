@@ -37,8 +37,8 @@ impl<'a> Name<'a> {
 ///
 /// # Invariants
 ///
-/// The dentry belongs to a super block of `T`, and a reference to it is held, or the RCU read lock
-/// is, for as long as a `&Dentry` exists.
+/// The dentry belongs to a super block of `T`, and a reference to it is held for as long as a
+/// `&Dentry` exists.
 #[repr(transparent)]
 pub(crate) struct Dentry<T: FileSystem>(Opaque<bindings::dentry>, PhantomData<T>);
 
@@ -57,12 +57,10 @@ impl<T: FileSystem> Dentry<T> {
 
     /// The inode, if the dentry is positive.
     pub(crate) fn inode(&self) -> Option<&INode<T>> {
-        // SAFETY: The dentry is alive by the type invariants. The RCU accessor is right under a
-        // reference as well.
-        let inode = unsafe { helpers::vfsh_dentry_inode_rcu(self.as_ptr()) };
-        // SAFETY: The inode of a dentry of a super block of `T` is one of `T`'s. It lives while the
-        // dentry is referenced; in RCU mode, until the grace period ends, as `free_inode` runs
-        // after one.
+        // SAFETY: The dentry is alive by the type invariants.
+        let inode = unsafe { helpers::vfsh_dentry_inode(self.as_ptr()) };
+        // SAFETY: The inode of a dentry of a super block of `T` is one of `T`'s, and stays while the
+        // dentry is referenced: who holds a reference keeps it positive.
         (!inode.is_null()).then(|| unsafe { INode::from_raw(inode) })
     }
 
@@ -80,15 +78,14 @@ impl<T: FileSystem> Dentry<T> {
 
     /// Forgets all unused dentries below this one. May sleep.
     pub(crate) fn shrink_children(&self) {
-        // SAFETY: The dentry is alive by the type invariants; a caller in RCU mode has no business
-        // here, and would be told so by `might_sleep`.
+        // SAFETY: The dentry is alive by the type invariants.
         unsafe { bindings::shrink_dcache_parent(self.as_ptr()) };
     }
 
-    /// Calls `each` for the inode of every positive child, with `d_lock` of this dentry held: it
-    /// must not sleep.
-    pub(crate) fn for_each_child<F: FnMut(&INode<T>)>(&self, mut each: F) {
-        extern "C" fn call<T: FileSystem, F: FnMut(&INode<T>)>(
+    /// Calls `each` for the data of the inode of every positive child, with `d_lock` of this dentry
+    /// held: it must not sleep.
+    pub(crate) fn for_each_child<F: FnMut(&T::Inode)>(&self, mut each: F) {
+        extern "C" fn call<T: FileSystem, F: FnMut(&T::Inode)>(
             inode: *mut bindings::inode,
             arg: *mut c_void,
         ) {
@@ -96,7 +93,7 @@ impl<T: FileSystem> Dentry<T> {
             let each = unsafe { &mut *arg.cast::<F>() };
             // SAFETY: The child is of the parent's super block; `d_lock` of the parent and the RCU
             // read lock keep the inode alive during the call.
-            each(unsafe { INode::from_raw(inode) });
+            each(unsafe { INode::<T>::from_raw(inode) }.data());
         }
         // SAFETY: The dentry is alive; `call::<T, F>` matches the type of the argument.
         unsafe {

@@ -5,7 +5,7 @@
 //! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h).
 
 use super::{bindings as helpers, fs::FileSystem, inode::INode};
-use core::marker::PhantomData;
+use core::{marker::PhantomData, ptr::NonNull};
 use kernel::{bindings, fs::File as AnyFile, types::Opaque};
 
 /// An open file of a file system of type `T`.
@@ -57,10 +57,56 @@ impl<T: FileSystem> File<T> {
         unsafe { (*self.as_ptr()).f_mode & helpers::vfs_consts_VFS_FMODE_CREATED != 0 }
     }
 
+    /// The file's inode, to keep for longer than the file: its mount cannot go as long.
+    pub(crate) fn pin_inode(&self) -> PinnedInode<T> {
+        // SAFETY: The file is alive, and so is its path; the reference is given to the result.
+        // INVARIANT: The path is that of an open file of `T`.
+        unsafe {
+            let path = (*self.as_ptr()).__bindgen_anon_1.f_path;
+            bindings::path_get(&path);
+            PinnedInode {
+                path,
+                inode: NonNull::from(self.inode()),
+            }
+        }
+    }
+
     /// The file system uid of the opener, in the initial user namespace.
     pub(crate) fn fsuid(&self) -> u32 {
         // SAFETY: `f_cred` never changes and lives as long as the file.
         unsafe { helpers::vfsh_file_fsuid(self.as_ptr()) }
+    }
+}
+
+/// An inode that keeps its mount from going, by a reference to the path it was opened by.
+///
+/// # Invariants
+///
+/// This value owns a reference to `path`, which leads to `inode`.
+pub(crate) struct PinnedInode<T: FileSystem> {
+    path: bindings::path,
+    inode: NonNull<INode<T>>,
+}
+
+// SAFETY: References to paths may be dropped on any thread; `INode<T>` is `Sync`.
+unsafe impl<T: FileSystem> Send for PinnedInode<T> {}
+// SAFETY: As above.
+unsafe impl<T: FileSystem> Sync for PinnedInode<T> {}
+
+impl<T: FileSystem> core::ops::Deref for PinnedInode<T> {
+    type Target = INode<T>;
+
+    fn deref(&self) -> &INode<T> {
+        // SAFETY: By the type invariants: the mount keeps the super block whole, and the dentry, in
+        // use, its inode.
+        unsafe { self.inode.as_ref() }
+    }
+}
+
+impl<T: FileSystem> Drop for PinnedInode<T> {
+    fn drop(&mut self) {
+        // SAFETY: This value owns the reference.
+        unsafe { bindings::path_put(&self.path) };
     }
 }
 
@@ -137,38 +183,18 @@ pub(crate) struct SpliceRead<'a> {
     pub(super) _life: PhantomData<&'a ()>,
 }
 
-/// A splice from a pipe in progress.
-///
-/// # Invariants
-///
-/// The pointers are those the VFS passed to `splice_write`, and valid during `'a`.
-pub(crate) struct SpliceWrite<'a> {
-    pub(super) file: *mut bindings::file,
-    pub(super) position: *mut bindings::loff_t,
-    pub(super) pipe: *mut bindings::pipe_inode_info,
-    pub(super) len: usize,
-    pub(super) flags: u32,
-    pub(super) _life: PhantomData<&'a ()>,
-}
+impl SpliceRead<'_> {
+    /// Where in the file it begins.
+    pub(crate) fn position(&self) -> i64 {
+        // SAFETY: Valid by the type invariants.
+        unsafe { *self.position }
+    }
 
-macro_rules! impl_splice {
-    ($io:ident) => {
-        impl $io<'_> {
-            /// Where in the file it begins.
-            pub(crate) fn position(&self) -> i64 {
-                // SAFETY: Valid by the type invariants.
-                unsafe { *self.position }
-            }
-
-            /// How many bytes are wanted.
-            pub(crate) fn count(&self) -> usize {
-                self.len
-            }
-        }
-    };
+    /// How many bytes are wanted.
+    pub(crate) fn count(&self) -> usize {
+        self.len
+    }
 }
-impl_splice!(SpliceRead);
-impl_splice!(SpliceWrite);
 
 /// A memory area that is being made by `mmap(2)`.
 ///

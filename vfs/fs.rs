@@ -8,20 +8,14 @@
 use super::{
     bindings as helpers,
     dentry::{Dentry, Name},
-    file::{DirEmitter, File, ReadIo, SpliceRead, SpliceWrite, VmArea, WriteIo},
-    inode::{Attr, INode, InodeCache},
+    file::{DirEmitter, File, ReadIo, SpliceRead, VmArea, WriteIo},
+    inode::{Attr, INode, InodeCache, InodeRef, RcuInode},
     ops::DentryOps,
     sb::{MountLink, SuperBlock, SuperInfo, SuperOps},
     to_int,
 };
 use core::{ffi::c_void, marker::PhantomPinned};
-use kernel::{
-    bindings,
-    fs::File as AnyFile,
-    prelude::*,
-    sync::{aref::ARef, Arc},
-    types::Opaque,
-};
+use kernel::{bindings, fs::File as AnyFile, prelude::*, sync::Arc, types::Opaque};
 
 /// What `statfs(2)` reports; blocks are of 4096 bytes.
 pub(crate) struct StatFs {
@@ -68,7 +62,7 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
         device: Option<Self::Device>,
     ) -> Result<(Self::Mount, Arc<MountLink<Self>>), (Error, &'static CStr)>;
     /// Makes the root inode; with an error, the mount is undone.
-    fn root(sb: &SuperBlock<Self>) -> Result<ARef<INode<Self>>>;
+    fn root(sb: &SuperBlock<Self>) -> Result<InodeRef<'_, Self>>;
     /// Reports on the file system.
     fn statfs(sb: &SuperBlock<Self>) -> Result<StatFs>;
 
@@ -76,11 +70,11 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     fn new_inode_data() -> impl PinInit<Self::Inode>;
 
     /// Looks a name up; `None` makes a negative dentry.
-    fn lookup(dir: &INode<Self>, name: Name<'_>) -> Result<Option<ARef<INode<Self>>>>;
+    fn lookup<'a>(dir: &'a INode<Self>, name: Name<'_>) -> Result<Option<InodeRef<'a, Self>>>;
     /// Makes a regular file.
-    fn create(dir: &INode<Self>, name: Name<'_>, mode: u32) -> Result<ARef<INode<Self>>>;
+    fn create<'a>(dir: &'a INode<Self>, name: Name<'_>, mode: u32) -> Result<InodeRef<'a, Self>>;
     /// Makes a directory. `mode` has permission bits alone.
-    fn mkdir(dir: &INode<Self>, name: Name<'_>, mode: u32) -> Result<ARef<INode<Self>>>;
+    fn mkdir<'a>(dir: &'a INode<Self>, name: Name<'_>, mode: u32) -> Result<InodeRef<'a, Self>>;
     /// Gives `inode` another name.
     fn link(inode: &INode<Self>, dir: &INode<Self>, name: Name<'_>) -> Result;
     /// Makes a symbolic link; its dentry is dropped and looked up when it is wanted.
@@ -100,17 +94,21 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     ) -> Result;
     /// Reads the target of a symbolic link into `buffer`; returns its length, less than `buffer`'s.
     fn readlink(inode: &INode<Self>, buffer: &mut [u8]) -> Result<usize>;
-    /// Checks access. With `rcu` it must not sleep, and says `ECHILD` to be asked again without.
-    fn permission(inode: &INode<Self>, mask: u32, rcu: bool) -> Result;
+    /// Checks access.
+    fn permission(inode: &INode<Self>, mask: u32) -> Result;
+    /// Checks access in RCU path walk: must not sleep; `ECHILD` if it cannot tell without.
+    fn permission_rcu(inode: RcuInode<'_, Self>, mask: u32) -> Result;
     /// Makes the attributes in the inode those that `stat(2)` should see.
     fn getattr(inode: &INode<Self>) -> Result;
     /// Changes attributes.
     fn setattr(inode: &INode<Self>, attr: &Attr) -> Result;
-    /// Whether a cached dentry is still good. With `rcu` it must not sleep, and says `ECHILD` to be
-    /// asked again without.
-    fn revalidate(dentry: &Dentry<Self>, rcu: bool) -> Result<bool>;
+    /// Whether a cached dentry is still good.
+    fn revalidate(dentry: &Dentry<Self>) -> bool;
+    /// The same of a dentry with this inode, in RCU path walk: must not sleep; `None` if it cannot
+    /// tell without.
+    fn revalidate_rcu(inode: RcuInode<'_, Self>) -> Option<bool>;
     /// Whether a dentry that nobody uses any more should be forgotten. Must not sleep.
-    fn forget(inode: &INode<Self>) -> bool;
+    fn forget(inode: &Self::Inode) -> bool;
 
     /// Opens a regular file or a directory.
     fn open(inode: &INode<Self>, file: &File<Self>) -> Result<Self::Handle>;
@@ -123,14 +121,14 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     fn write_ended(file: &File<Self>, result: Result<usize>, sync: bool);
     /// Splices to a pipe.
     fn splice_read(file: &File<Self>, io: SpliceRead<'_>) -> Result<usize>;
-    /// Splices from a pipe.
-    fn splice_write(file: &File<Self>, io: SpliceWrite<'_>) -> Result<usize>;
     /// Maps.
     fn mmap(file: &File<Self>, area: VmArea<'_>) -> Result;
     /// Makes what was written durable.
     fn fsync(file: &File<Self>, datasync: bool) -> Result;
     /// Allocates or frees space in the file.
     fn fallocate(file: &File<Self>, mode: i32, offset: i64, len: i64) -> Result;
+    /// `ioctl(2)` on a control file: see [`SuperBlock::new_control`].
+    fn control(sb: &SuperBlock<Self>, cmd: u32, arg: usize) -> Result;
     /// Lists a directory from the emitter's position on.
     fn readdir(file: &File<Self>, emitter: &mut DirEmitter<'_>) -> Result;
 }
@@ -197,7 +195,9 @@ impl<T: FileSystem> Registration<T> {
     /// # Safety
     ///
     /// `fs_type` is that of a registration of `T`, which stays for `'a`.
-    pub(super) unsafe fn of_super<'a>(fs_type: *mut bindings::file_system_type) -> &'a InodeCache<T> {
+    pub(super) unsafe fn of_super<'a>(
+        fs_type: *mut bindings::file_system_type,
+    ) -> &'a InodeCache<T> {
         let fs_type: *mut Opaque<bindings::file_system_type> = fs_type.cast();
         // SAFETY: The caller's promise: it is embedded in a registration.
         unsafe {
@@ -251,10 +251,7 @@ impl<T: FileSystem> Registration<T> {
     }
 
     /// Tells the one who mounts what is wrong.
-    fn refuse(
-        fc: *mut FsContext,
-        (err, message): (Error, &'static CStr),
-    ) -> kernel::ffi::c_int {
+    fn refuse(fc: *mut FsContext, (err, message): (Error, &'static CStr)) -> kernel::ffi::c_int {
         // SAFETY: `fc` is the context being worked on; both strings are static.
         unsafe { helpers::vfsh_fc_error(fc, T::NAME.as_ptr().cast(), message.as_ptr().cast()) };
         err.to_errno()
@@ -266,10 +263,7 @@ impl<T: FileSystem> Registration<T> {
     ///
     /// `fc` is the context being worked on, and `file` a valid file with no `fdget_pos` of this
     /// thread on it.
-    unsafe fn set_device(
-        fc: *mut FsContext,
-        file: *mut bindings::file,
-    ) -> kernel::ffi::c_int {
+    unsafe fn set_device(fc: *mut FsContext, file: *mut bindings::file) -> kernel::ffi::c_int {
         // SAFETY: The caller's promise.
         let device = T::device(unsafe { AnyFile::from_raw_file(file) });
         // SAFETY: The caller gave the reference away.
@@ -332,7 +326,10 @@ impl<T: FileSystem> Registration<T> {
 
     unsafe extern "C" fn get_tree(fc: *mut FsContext) -> kernel::ffi::c_int {
         if !super::task::in_init_pid_namespace() {
-            return Self::refuse(fc, (EINVAL, c"can be mounted in the initial pid namespace only"));
+            return Self::refuse(
+                fc,
+                (EINVAL, c"can be mounted in the initial pid namespace only"),
+            );
         }
         // SAFETY: `fc` is the context being worked on, and `fill_super` is for `T`.
         unsafe { helpers::get_tree_nodev(fc, Some(Self::fill_super)) }
@@ -355,7 +352,12 @@ impl<T: FileSystem> Registration<T> {
         // failure here as well.
         unsafe {
             (*sb).s_fs_info = KBox::into_raw(info).cast();
-            helpers::vfsh_sb_init(sb, T::MAGIC as _, SuperOps::<T>::get(), DentryOps::<T>::get());
+            helpers::vfsh_sb_init(
+                sb,
+                T::MAGIC as _,
+                SuperOps::<T>::get(),
+                DentryOps::<T>::get(),
+            );
             let ret = bindings::super_setup_bdi(sb);
             if ret != 0 {
                 return ret;
@@ -365,7 +367,7 @@ impl<T: FileSystem> Registration<T> {
         let this = unsafe { SuperBlock::<T>::from_raw(sb) };
         to_int(T::root(this).and_then(|root| {
             // SAFETY: `d_make_root` consumes the reference to the inode, on failure too.
-            let dentry = unsafe { bindings::d_make_root(ARef::into_raw(root).as_ptr().cast()) };
+            let dentry = unsafe { bindings::d_make_root(root.into_raw()) };
             if dentry.is_null() {
                 return Err(ENOMEM);
             }
@@ -390,8 +392,8 @@ impl<T: FileSystem> Registration<T> {
 
     unsafe extern "C" fn kill_sb(sb: *mut bindings::super_block) {
         // SAFETY: Called once for every super block of `T`, whole or not. `s_fs_info` is NULL or
-        // came from `fill_super`; nobody uses the super block after `kill_anon_super`, which
-        // evicted its inodes.
+        // came from `fill_super`; nobody but RCU readers uses the super block after
+        // `kill_anon_super`, which evicted its inodes.
         unsafe {
             let info: *mut SuperInfo<T> = (*sb).s_fs_info.cast();
             if !info.is_null() {
@@ -399,6 +401,8 @@ impl<T: FileSystem> Registration<T> {
             }
             bindings::kill_anon_super(sb);
             if !info.is_null() {
+                // A path walk under RCU holds no reference to the mount, and may be looking.
+                bindings::synchronize_rcu();
                 drop(KBox::from_raw(info));
             }
         }

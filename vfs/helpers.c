@@ -11,6 +11,7 @@
 #include <linux/hash.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/namei.h>
 #include <linux/pagemap.h>
 #include <linux/pid_namespace.h>
 #include <linux/ratelimit.h>
@@ -32,8 +33,11 @@ void vfsh_inode_set_attr(struct inode *inode, const struct vfs_attr *attr)
 		inode->i_uid = make_kuid(&init_user_ns, attr->uid);
 	if (attr->valid & VFS_ATTR_GID)
 		inode->i_gid = make_kgid(&init_user_ns, attr->gid);
-	if (attr->valid & VFS_ATTR_NLINK)
+	if (attr->valid & VFS_ATTR_NLINK) {
+		spin_lock(&inode->i_lock);
 		set_nlink(inode, attr->nlink);
+		spin_unlock(&inode->i_lock);
+	}
 	if (attr->valid & VFS_ATTR_SIZE)
 		vfsh_inode_set_size(inode, attr->size);
 	if (attr->valid & VFS_ATTR_ATIME)
@@ -61,6 +65,33 @@ loff_t vfsh_inode_size(const struct inode *inode)
 void vfsh_inode_touch(struct inode *inode)
 {
 	inode_set_mtime_to_ts(inode, inode_set_ctime_current(inode));
+}
+
+/*
+ * The link count is set by attributes as well, without i_rwsem: look at it and
+ * change it in one step.
+ */
+void vfsh_inode_inc_nlink(struct inode *inode)
+{
+	spin_lock(&inode->i_lock);
+	if (inode->i_nlink)
+		inc_nlink(inode);
+	spin_unlock(&inode->i_lock);
+}
+
+void vfsh_inode_drop_nlink(struct inode *inode)
+{
+	spin_lock(&inode->i_lock);
+	if (inode->i_nlink)
+		drop_nlink(inode);
+	spin_unlock(&inode->i_lock);
+}
+
+void vfsh_inode_clear_nlink(struct inode *inode)
+{
+	spin_lock(&inode->i_lock);
+	clear_nlink(inode);
+	spin_unlock(&inode->i_lock);
 }
 
 void vfsh_inode_rehash(struct inode *inode, u64 hash)
@@ -210,11 +241,18 @@ struct inode *vfsh_dentry_inode_rcu(const struct dentry *dentry)
 	return d_inode_rcu(dentry);
 }
 
+int vfsh_user_path(const char __user *name, bool follow, struct path *path)
+{
+	return user_path_at(AT_FDCWD, name, follow ? LOOKUP_FOLLOW : 0, path);
+}
+
 void vfsh_sb_init(struct super_block *sb, unsigned long magic,
 		 const struct super_operations *s_op,
 		 const struct dentry_operations *d_op)
 {
 	sb->s_flags |= SB_NOATIME;
+	/* files are served from those of another file system */
+	sb->s_stack_depth = 1;
 	sb->s_blocksize = 4096;
 	sb->s_blocksize_bits = 12;
 	sb->s_maxbytes = MAX_LFS_FILESIZE;
@@ -274,6 +312,11 @@ bool vfsh_dir_emit_dots(struct file *file, struct dir_context *ctx)
 	return dir_emit_dots(file, ctx);
 }
 
+void vfsh_get_file(struct file *file)
+{
+	get_file(file);
+}
+
 u32 vfsh_file_fsuid(const struct file *file)
 {
 	return from_kuid(&init_user_ns, file->f_cred->fsuid);
@@ -299,6 +342,30 @@ bool vfsh_vma_desc_shared_maywrite(const struct vm_area_desc *desc)
 {
 	return vma_flags_test(&desc->vma_flags, VMA_SHARED_BIT) &&
 	       vma_flags_test(&desc->vma_flags, VMA_MAYWRITE_BIT);
+}
+
+/* Areas that are mapped at once, or not through vm_ops at all. */
+#define VFS_SPECIAL_VM (VM_PFNMAP | VM_MIXEDMAP | VM_IO | VM_HUGETLB)
+
+bool vfsh_vma_is_special(const struct vm_area_struct *vma)
+{
+	return vma->vm_flags & VFS_SPECIAL_VM;
+}
+
+bool vfsh_vma_desc_is_special(const struct vm_area_desc *desc)
+{
+	return vma_flags_to_legacy(desc->vma_flags) & VFS_SPECIAL_VM;
+}
+
+/* Whether the host's handlers may map a page themselves. */
+bool vfsh_vma_maps_itself(const struct vm_area_struct *vma)
+{
+	return vma_is_dax(vma) || (vma->vm_flags & (VM_PFNMAP | VM_MIXEDMAP));
+}
+
+bool vfsh_file_is_hugetlb(const struct file *file)
+{
+	return file->f_op->fop_flags & FOP_HUGE_PAGES;
 }
 
 void vfsh_vm_ops_forbid_uffd(struct vm_operations_struct *ops)
@@ -352,6 +419,11 @@ bool vfsh_current_cannot_be_signalled(void)
 	return current->flags & (PF_EXITING | PF_KTHREAD);
 }
 
+bool vfsh_current_is_killed(void)
+{
+	return fatal_signal_pending(current);
+}
+
 void vfsh_block_signals(sigset_t *saved)
 {
 	sigset_t blocked;
@@ -359,7 +431,9 @@ void vfsh_block_signals(sigset_t *saved)
 	sigfillset(&blocked);
 	sigdelset(&blocked, SIGKILL);
 	sigdelset(&blocked, SIGSTOP);
-	sigdelset(&blocked, SIGINT);
+	/* what the task itself blocks stays blocked */
+	if (!sigismember(&current->blocked, SIGINT))
+		sigdelset(&blocked, SIGINT);
 	sigprocmask(SIG_SETMASK, &blocked, saved);
 }
 

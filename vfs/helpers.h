@@ -66,6 +66,9 @@ void vfsh_inode_set_attr(struct inode *inode, const struct vfs_attr *attr);
 void vfsh_inode_set_size(struct inode *inode, loff_t size);
 loff_t vfsh_inode_size(const struct inode *inode);
 void vfsh_inode_touch(struct inode *inode);
+void vfsh_inode_inc_nlink(struct inode *inode);
+void vfsh_inode_drop_nlink(struct inode *inode);
+void vfsh_inode_clear_nlink(struct inode *inode);
 void vfsh_inode_rehash(struct inode *inode, u64 hash);
 void vfsh_inode_unhash(struct inode *inode);
 bool vfsh_inode_is_new(struct inode *inode);
@@ -93,6 +96,8 @@ unsigned int vfsh_dentry_count(const struct dentry *dentry);
 struct inode *vfsh_dentry_inode(const struct dentry *dentry);
 struct inode *vfsh_dentry_inode_rcu(const struct dentry *dentry);
 
+int vfsh_user_path(const char __user *name, bool follow, struct path *path);
+
 /* super block */
 void vfsh_sb_init(struct super_block *sb, unsigned long magic,
 		 const struct super_operations *s_op,
@@ -110,6 +115,7 @@ struct file *vfsh_backing_file_open(struct file *user, int flags,
 bool vfsh_dir_emit(struct dir_context *ctx, const char *name, int len, u64 ino,
 		  unsigned int type);
 bool vfsh_dir_emit_dots(struct file *file, struct dir_context *ctx);
+void vfsh_get_file(struct file *file);
 u32 vfsh_file_fsuid(const struct file *file);
 void vfsh_init_sync_kiocb(struct kiocb *kiocb, struct file *file);
 size_t vfsh_iov_iter_count(const struct iov_iter *iter);
@@ -117,6 +123,10 @@ size_t vfsh_iov_iter_count(const struct iov_iter *iter);
 /* mm */
 bool vfsh_vma_shared_maywrite(const struct vm_area_struct *vma);
 bool vfsh_vma_desc_shared_maywrite(const struct vm_area_desc *desc);
+bool vfsh_vma_is_special(const struct vm_area_struct *vma);
+bool vfsh_vma_desc_is_special(const struct vm_area_desc *desc);
+bool vfsh_vma_maps_itself(const struct vm_area_struct *vma);
+bool vfsh_file_is_hugetlb(const struct file *file);
 void vfsh_vm_ops_forbid_uffd(struct vm_operations_struct *ops);
 
 /* char device */
@@ -132,6 +142,7 @@ u32 vfsh_current_fsuid(void);
 bool vfsh_current_in_init_namespaces(void);
 bool vfsh_current_in_init_pid_ns(void);
 bool vfsh_current_cannot_be_signalled(void);
+bool vfsh_current_is_killed(void);
 void vfsh_block_signals(sigset_t *saved);
 void vfsh_unblock_signals(const sigset_t *saved);
 int vfsh_current_pid(void);

@@ -8,7 +8,7 @@ use super::{
     bindings as helpers,
     dentry::DentryRef,
     fs::FileSystem,
-    ops::{DirOps, FileOps, SymlinkOps},
+    ops::{ControlOps, DirOps, FileOps, SymlinkOps},
     sb::SuperBlock,
 };
 use core::{
@@ -17,12 +17,7 @@ use core::{
     mem::{ManuallyDrop, MaybeUninit},
     ptr::NonNull,
 };
-use kernel::{
-    bindings,
-    prelude::*,
-    sync::aref::{ARef, AlwaysRefCounted},
-    types::Opaque,
-};
+use kernel::{bindings, prelude::*, types::Opaque};
 
 /// The file type bits of a mode, and their values.
 pub(crate) mod mode {
@@ -164,8 +159,8 @@ struct InodeBox<T: FileSystem> {
 /// # Invariants
 ///
 /// This is the `vfs_inode` of an [`InodeBox<T>`] whose `data` is initialised: every inode of a
-/// super block of `T` comes from [`InodeCache::alloc`]. It is alive, by a reference or by RCU, for
-/// as long as a `&INode` exists.
+/// super block of `T` comes from [`InodeCache::alloc`]. It is referenced, and its super block is
+/// whole, for as long as a `&INode` exists outside of this file.
 #[repr(transparent)]
 pub(crate) struct INode<T: FileSystem>(Opaque<bindings::inode>, PhantomData<T>);
 
@@ -175,16 +170,82 @@ unsafe impl<T: FileSystem> Send for INode<T> {}
 // SAFETY: As above.
 unsafe impl<T: FileSystem> Sync for INode<T> {}
 
-// SAFETY: `ihold` and `iput` count references; the inode stays while the count is not zero.
-unsafe impl<T: FileSystem> AlwaysRefCounted for INode<T> {
-    fn inc_ref(&self) {
-        // SAFETY: A `&INode` that is not under RCU alone has a reference, as `ihold` demands.
-        unsafe { bindings::ihold(self.as_ptr()) };
+/// An owned reference to an inode of `T`, which does not outlive what keeps the super block whole.
+///
+/// # Invariants
+///
+/// `inode` is an inode of a super block of `T`, and this value owns a reference to it.
+pub(crate) struct InodeRef<'sb, T: FileSystem> {
+    inode: NonNull<bindings::inode>,
+    _sb: PhantomData<&'sb SuperBlock<T>>,
+}
+
+impl<T: FileSystem> InodeRef<'_, T> {
+    /// # Safety
+    ///
+    /// `inode` is an inode of a super block of `T` that stays whole during the lifetime of the
+    /// result, and the caller gives away a reference to it.
+    pub(super) unsafe fn from_raw(inode: NonNull<bindings::inode>) -> Self {
+        // INVARIANT: The caller's promise.
+        Self {
+            inode,
+            _sb: PhantomData,
+        }
     }
 
-    unsafe fn dec_ref(obj: NonNull<Self>) {
-        // SAFETY: The caller owns a reference and gives it up.
-        unsafe { bindings::iput(obj.as_ptr().cast()) };
+    /// Gives the reference away.
+    pub(super) fn into_raw(self) -> *mut bindings::inode {
+        ManuallyDrop::new(self).inode.as_ptr()
+    }
+}
+
+impl<T: FileSystem> core::ops::Deref for InodeRef<'_, T> {
+    type Target = INode<T>;
+
+    fn deref(&self) -> &INode<T> {
+        // SAFETY: By the type invariants.
+        unsafe { INode::from_raw(self.inode.as_ptr()) }
+    }
+}
+
+impl<T: FileSystem> Drop for InodeRef<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: This value owns the reference, and the super block is whole.
+        unsafe { bindings::iput(self.inode.as_ptr()) };
+    }
+}
+
+/// An inode in RCU path walk: nobody holds a reference, and it may be about to go. Only what is
+/// freed after a grace period may be looked at.
+///
+/// # Invariants
+///
+/// The RCU read lock is held during `'a`, and the inode was reachable under it.
+pub(crate) struct RcuInode<'a, T: FileSystem>(&'a INode<T>);
+
+impl<'a, T: FileSystem> RcuInode<'a, T> {
+    /// # Safety
+    ///
+    /// The type invariants hold for `inode` during `'a`.
+    pub(super) unsafe fn from_raw(inode: *const bindings::inode) -> Self {
+        // SAFETY: `free_inode` runs after a grace period.
+        Self(unsafe { INode::from_raw(inode) })
+    }
+
+    /// The file system's own data.
+    pub(crate) fn data(&self) -> &'a T::Inode {
+        self.0.data()
+    }
+
+    /// The file system's data of the mount.
+    pub(crate) fn mount(&self) -> &'a T::Mount {
+        // It is freed after a grace period: see `Registration::kill_sb`.
+        self.0.super_block().mount()
+    }
+
+    /// Whether somebody may execute it at all.
+    pub(crate) fn execute_ok(&self) -> bool {
+        self.0.execute_ok()
     }
 }
 
@@ -195,14 +256,6 @@ impl<T: FileSystem> INode<T> {
     pub(super) unsafe fn from_raw<'a>(ptr: *const bindings::inode) -> &'a Self {
         // SAFETY: `repr(transparent)`, and the caller's promise.
         unsafe { &*ptr.cast() }
-    }
-
-    /// # Safety
-    ///
-    /// `ptr` is an inode of a super block of `T`, and the caller gives away a reference to it.
-    pub(super) unsafe fn from_owned(ptr: NonNull<bindings::inode>) -> ARef<Self> {
-        // SAFETY: The caller's promise.
-        unsafe { ARef::from_raw(ptr.cast()) }
     }
 
     pub(super) fn as_ptr(&self) -> *mut bindings::inode {
@@ -243,9 +296,13 @@ impl<T: FileSystem> INode<T> {
     /// The number of names; others may be changing it.
     pub(crate) fn nlink(&self) -> u32 {
         // SAFETY: The inode is alive; an aligned word is read in one piece.
-        unsafe {
-            core::ptr::addr_of!((*self.as_ptr()).__bindgen_anon_1.i_nlink).read_volatile()
-        }
+        unsafe { core::ptr::addr_of!((*self.as_ptr()).__bindgen_anon_1.i_nlink).read_volatile() }
+    }
+
+    /// The length in bytes.
+    pub(crate) fn size(&self) -> i64 {
+        // SAFETY: The inode is alive.
+        unsafe { helpers::vfsh_inode_size(self.as_ptr()) }
     }
 
     /// Sets the length, and the blocks with it as the C module counts them.
@@ -276,24 +333,40 @@ impl<T: FileSystem> INode<T> {
 
     /// One name more, unless there is none left.
     pub(crate) fn inc_nlink(&self) {
-        if self.nlink() > 0 {
-            // SAFETY: The inode is alive.
-            unsafe { bindings::inc_nlink(self.as_ptr()) };
-        }
+        // SAFETY: The inode is alive; the helper takes `i_lock`.
+        unsafe { helpers::vfsh_inode_inc_nlink(self.as_ptr()) };
     }
 
     /// One name less, if there is one.
     pub(crate) fn drop_nlink(&self) {
-        if self.nlink() > 0 {
-            // SAFETY: The inode is alive.
-            unsafe { bindings::drop_nlink(self.as_ptr()) };
-        }
+        // SAFETY: The inode is alive; the helper takes `i_lock`.
+        unsafe { helpers::vfsh_inode_drop_nlink(self.as_ptr()) };
     }
 
     /// No name any more.
     pub(crate) fn clear_nlink(&self) {
-        // SAFETY: The inode is alive.
-        unsafe { bindings::clear_nlink(self.as_ptr()) };
+        // SAFETY: The inode is alive; the helper takes `i_lock`.
+        unsafe { helpers::vfsh_inode_clear_nlink(self.as_ptr()) };
+    }
+
+    /// A reference of one's own.
+    pub(crate) fn hold(&self) -> InodeRef<'_, T> {
+        // SAFETY: Whoever has a `&INode` has a reference: in RCU path walk it is an `RcuInode`.
+        // INVARIANT: The reference was taken just now.
+        unsafe {
+            bindings::ihold(self.as_ptr());
+            InodeRef::from_raw(NonNull::new_unchecked(self.as_ptr()))
+        }
+    }
+
+    /// Whether this is the root of its mount.
+    pub(crate) fn is_root(&self) -> bool {
+        // SAFETY: The inode is alive, so its super block is whole; `s_root` is set before any
+        // operation, and pins its inode.
+        unsafe {
+            let root = (*(*self.as_ptr()).i_sb).s_root;
+            !root.is_null() && (*root).d_inode == self.as_ptr()
+        }
     }
 
     /// Whether somebody may execute it at all: see `execute_ok()`.
@@ -348,33 +421,34 @@ impl<T: FileSystem> Drop for InodeLock<'_, T> {
 }
 
 /// What [`SuperBlock::iget`] found.
-pub(crate) enum Iget<T: FileSystem> {
+pub(crate) enum Iget<'sb, T: FileSystem> {
     /// The inode was there.
-    Existing(ARef<INode<T>>),
+    Existing(InodeRef<'sb, T>),
     /// It was made now and waits to be filled in.
-    New(NewInode<T>),
+    New(NewInode<'sb, T>),
 }
 
-/// An inode that nobody else can use before [`NewInode::init`]; dropped without that, it is
-/// discarded.
+/// An inode that nobody else can use before [`NewInode::init`]; dropped without that, it is bad and
+/// forgotten.
 ///
 /// # Invariants
 ///
-/// `I_NEW` is set, and this value owns a reference.
-pub(crate) struct NewInode<T: FileSystem>(ARef<INode<T>>);
+/// `I_NEW` is set by `iget5_locked`, and this value owns a reference.
+pub(crate) struct NewInode<'sb, T: FileSystem>(ManuallyDrop<InodeRef<'sb, T>>);
 
-impl<T: FileSystem> NewInode<T> {
+impl<'sb, T: FileSystem> NewInode<'sb, T> {
     /// The file system's own data.
     pub(crate) fn data(&self) -> &T::Inode {
         self.0.data()
     }
 
     /// Fills it in and lets others see it. The file type in `attr.mode` decides what it can do.
-    pub(crate) fn init(self, ino: u64, attr: &Attr) -> ARef<INode<T>> {
-        let this = ManuallyDrop::new(self);
+    pub(crate) fn init(self, ino: u64, attr: &Attr) -> InodeRef<'sb, T> {
+        let mut this = ManuallyDrop::new(self);
         let inode = this.0.as_ptr();
         this.0.set_attr(attr);
         // SAFETY: `I_NEW` is set: nobody else looks at the inode. The tables are of `T` and static.
+        // The reference moves out of `this`, which is not dropped.
         unsafe {
             (*inode).i_ino = ino;
             match u32::from((*inode).i_mode) & mode::S_IFMT {
@@ -393,19 +467,15 @@ impl<T: FileSystem> NewInode<T> {
                 _ => helpers::vfsh_inode_special(inode, attr.rdev),
             }
             bindings::unlock_new_inode(inode);
+            ManuallyDrop::take(&mut this.0)
         }
-        // SAFETY: The reference moves out of `this`, which is not dropped.
-        unsafe { core::ptr::read(&this.0) }
     }
 }
 
-impl<T: FileSystem> Drop for NewInode<T> {
+impl<T: FileSystem> Drop for NewInode<'_, T> {
     fn drop(&mut self) {
-        let inode = self.0.as_ptr();
-        // `discard_new_inode` takes a reference of its own with it.
-        self.0.inc_ref();
-        // SAFETY: `I_NEW` is set, and the reference was just made for this call.
-        unsafe { bindings::discard_new_inode(inode) };
+        // SAFETY: `I_NEW` is set; the call takes the reference, which is not dropped otherwise.
+        unsafe { bindings::iget_failed(self.0.as_ptr()) };
     }
 }
 
@@ -418,7 +488,7 @@ impl<T: FileSystem> SuperBlock<T> {
         hash: u64,
         matches: impl Fn(&T::Inode) -> bool,
         set: impl Fn(&T::Inode),
-    ) -> Result<Iget<T>> {
+    ) -> Result<Iget<'_, T>> {
         struct Arg<M, S>(M, S);
         extern "C" fn test<T: FileSystem, M: Fn(&T::Inode) -> bool, S: Fn(&T::Inode)>(
             inode: *mut bindings::inode,
@@ -454,15 +524,32 @@ impl<T: FileSystem> SuperBlock<T> {
         let inode =
             NonNull::new(pair::<T, _, _>(self.as_ptr(), hash, &Arg(matches, set))).ok_or(ENOMEM)?;
         // SAFETY: `iget5_locked` returned a reference to an inode of this super block.
-        let inode_ref = unsafe { INode::from_owned(inode) };
+        let inode_ref = unsafe { InodeRef::from_raw(inode) };
         // SAFETY: The inode is alive.
         Ok(if unsafe { helpers::vfsh_inode_is_new(inode.as_ptr()) } {
             // INVARIANT: `I_NEW` is set, and only the one who made the inode sees it so:
             // `iget5_locked` waits for others to clear it.
-            Iget::New(NewInode(inode_ref))
+            Iget::New(NewInode(ManuallyDrop::new(inode_ref)))
         } else {
             Iget::Existing(inode_ref)
         })
+    }
+
+    /// A new inode of a control file, which nothing but `ioctl(2)` is for: [`FileSystem::control`]. It
+    /// is in no hash and cannot be found again. May sleep.
+    pub(crate) fn new_control(&self, ino: u64) -> Result<InodeRef<'_, T>> {
+        // SAFETY: The super block is alive.
+        let inode = NonNull::new(unsafe { bindings::new_inode(self.as_ptr()) }).ok_or(ENOMEM)?;
+        // SAFETY: Nobody else knows of the inode; the tables are of `T` and static. `new_inode`
+        // returned a reference.
+        unsafe {
+            let raw = inode.as_ptr();
+            (*raw).i_ino = ino;
+            (*raw).i_mode = (mode::S_IFREG | 0o444) as bindings::umode_t;
+            (*raw).i_op = ControlOps::<T>::inode_operations();
+            (*raw).__bindgen_anon_3.i_fop = ControlOps::<T>::file_operations();
+            Ok(InodeRef::from_raw(inode))
+        }
     }
 
     /// The inode at `hash` for which `matches` holds, if it is in memory. May sleep; `matches` runs
@@ -471,7 +558,7 @@ impl<T: FileSystem> SuperBlock<T> {
         &self,
         hash: u64,
         matches: M,
-    ) -> Option<ARef<INode<T>>> {
+    ) -> Option<InodeRef<'_, T>> {
         extern "C" fn test<T: FileSystem, M: Fn(&T::Inode) -> bool>(
             inode: *mut bindings::inode,
             arg: *mut c_void,
@@ -489,7 +576,7 @@ impl<T: FileSystem> SuperBlock<T> {
             )
         };
         // SAFETY: `ilookup5` returned a reference to an inode of this super block, or NULL.
-        NonNull::new(inode).map(|inode| unsafe { INode::from_owned(inode) })
+        NonNull::new(inode).map(|inode| unsafe { InodeRef::from_raw(inode) })
     }
 }
 

@@ -69,6 +69,16 @@ fn to_isize(result: Result<usize>) -> isize {
     }
 }
 
+/// Takes another reference to a file.
+///
+/// # Safety
+///
+/// The caller has one.
+unsafe fn get_raw_file(file: *mut kernel::bindings::file) {
+    // SAFETY: The caller's promise.
+    unsafe { bindings::vfsh_get_file(file) };
+}
+
 /// Reads a count or negative errno of the C side.
 fn from_isize(ret: isize) -> Result<usize> {
     usize::try_from(ret).map_err(|_| Error::from_errno(ret as i32))

@@ -10,18 +10,18 @@
 use super::{
     bindings as helpers,
     dentry::{Dentry, Name},
-    file::{DirEmitter, File, ReadIo, SpliceRead, SpliceWrite, VmArea, WriteIo},
+    file::{DirEmitter, File, ReadIo, SpliceRead, VmArea, WriteIo},
     fs::FileSystem,
-    inode::{Attr, INode},
+    inode::{Attr, INode, InodeRef, RcuInode},
+    sb::SuperBlock,
     to_int, to_isize,
 };
 use core::{marker::PhantomData, ptr::NonNull};
 use kernel::{
     bindings::{self, dentry, inode, loff_t, mnt_idmap},
-    ffi::{c_char, c_int, c_long, c_uint},
+    ffi::{c_char, c_int, c_long, c_uint, c_ulong},
     prelude::*,
     str::CStr,
-    sync::aref::ARef,
 };
 
 /// Operations that all kinds of inodes share.
@@ -29,10 +29,16 @@ struct AnyOps<T: FileSystem>(PhantomData<T>);
 
 impl<T: FileSystem> AnyOps<T> {
     unsafe extern "C" fn permission(_: *mut mnt_idmap, inode: *mut inode, mask: c_int) -> c_int {
-        // SAFETY: An object of this table.
-        let inode = unsafe { INode::<T>::from_raw(inode) };
         let mask = mask as u32;
-        to_int(T::permission(inode, mask, mask & bindings::MAY_NOT_BLOCK != 0))
+        if mask & bindings::MAY_NOT_BLOCK != 0 {
+            // SAFETY: An object of this table, in RCU path walk.
+            return to_int(T::permission_rcu(
+                unsafe { RcuInode::from_raw(inode) },
+                mask,
+            ));
+        }
+        // SAFETY: An object of this table.
+        to_int(T::permission(unsafe { INode::from_raw(inode) }, mask))
     }
 
     unsafe extern "C" fn getattr(
@@ -119,7 +125,7 @@ impl<T: FileSystem> FileOps<T> {
         release: Some(AnyOps::<T>::release),
         fsync: Some(AnyOps::<T>::fsync),
         splice_read: Some(Self::splice_read),
-        splice_write: Some(Self::splice_write),
+        splice_write: Some(bindings::iter_file_splice_write),
         fallocate: Some(Self::fallocate),
         ..pin_init::zeroed()
     };
@@ -182,26 +188,6 @@ impl<T: FileSystem> FileOps<T> {
         to_isize(T::splice_read(unsafe { File::from_raw(file) }, io))
     }
 
-    unsafe extern "C" fn splice_write(
-        pipe: *mut bindings::pipe_inode_info,
-        file: *mut bindings::file,
-        position: *mut loff_t,
-        len: usize,
-        flags: c_uint,
-    ) -> isize {
-        // INVARIANT: As passed by the VFS.
-        let io = SpliceWrite {
-            file,
-            position,
-            pipe,
-            len,
-            flags,
-            _life: PhantomData,
-        };
-        // SAFETY: An open object of this table.
-        to_isize(T::splice_write(unsafe { File::from_raw(file) }, io))
-    }
-
     unsafe extern "C" fn mmap(
         file: *mut bindings::file,
         vma: *mut bindings::vm_area_struct,
@@ -222,7 +208,12 @@ impl<T: FileSystem> FileOps<T> {
         len: loff_t,
     ) -> c_long {
         // SAFETY: An open object of this table.
-        to_int(T::fallocate(unsafe { File::from_raw(file) }, mode, offset, len)) as c_long
+        to_int(T::fallocate(
+            unsafe { File::from_raw(file) },
+            mode,
+            offset,
+            len,
+        )) as c_long
     }
 }
 
@@ -270,11 +261,11 @@ impl<T: FileSystem> DirOps<T> {
     /// # Safety
     ///
     /// `dentry` is negative, and its directory locked.
-    unsafe fn instantiate(dentry: *mut dentry, made: Result<ARef<INode<T>>>) -> Result {
+    unsafe fn instantiate(dentry: *mut dentry, made: Result<InodeRef<'_, T>>) -> Result {
         match made {
             Ok(inode) => {
                 // SAFETY: `d_instantiate` takes the reference over.
-                unsafe { bindings::d_instantiate(dentry, ARef::into_raw(inode).as_ptr().cast()) };
+                unsafe { bindings::d_instantiate(dentry, inode.into_raw()) };
                 Ok(())
             }
             Err(err) => {
@@ -296,7 +287,7 @@ impl<T: FileSystem> DirOps<T> {
             return ENAMETOOLONG.to_ptr();
         }
         let inode = match T::lookup(this, name) {
-            Ok(Some(inode)) => ARef::into_raw(inode).as_ptr().cast(),
+            Ok(Some(inode)) => inode.into_raw(),
             Ok(None) => core::ptr::null_mut(),
             Err(err) => return err.to_ptr(),
         };
@@ -347,14 +338,15 @@ impl<T: FileSystem> DirOps<T> {
         mode: bindings::umode_t,
     ) -> *mut dentry {
         let mode = u32::from(mode) & !super::inode::mode::S_IFMT;
-        // SAFETY: Objects of this table; the directory is locked.
-        let result = unsafe {
+        // SAFETY: Objects of this table; the directory is locked. `d_splice_alias` takes the
+        // reference to the inode over, and copes with a directory that has a name already.
+        unsafe {
             let made = T::mkdir(INode::from_raw(dir), Name::of(dentry), mode);
-            Self::instantiate(dentry, made)
-        };
-        match result {
-            Ok(()) => core::ptr::null_mut(),
-            Err(err) => err.to_ptr(),
+            bindings::d_drop(dentry);
+            match made {
+                Ok(inode) => bindings::d_splice_alias(inode.into_raw(), dentry),
+                Err(err) => err.to_ptr(),
+            }
         }
     }
 
@@ -362,8 +354,8 @@ impl<T: FileSystem> DirOps<T> {
         // SAFETY: Objects of this table; the directory and the inode are locked.
         to_int(unsafe {
             let inode = INode::<T>::from_raw(helpers::vfsh_dentry_inode(old));
-            let made = T::link(inode, INode::from_raw(dir), Name::of(dentry))
-                .map(|()| ARef::from(inode));
+            let made =
+                T::link(inode, INode::from_raw(dir), Name::of(dentry)).map(|()| inode.hold());
             Self::instantiate(dentry, made)
         })
     }
@@ -502,6 +494,47 @@ impl<T: FileSystem> SymlinkOps<T> {
     }
 }
 
+/// Tables of control files.
+pub(super) struct ControlOps<T: FileSystem>(PhantomData<T>);
+
+impl<T: FileSystem> ControlOps<T> {
+    const INODE: bindings::inode_operations = bindings::inode_operations {
+        permission: Some(Self::permission),
+        ..pin_init::zeroed()
+    };
+
+    const FILE: bindings::file_operations = bindings::file_operations {
+        llseek: Some(bindings::noop_llseek),
+        unlocked_ioctl: Some(Self::unlocked_ioctl),
+        ..pin_init::zeroed()
+    };
+
+    pub(super) fn inode_operations() -> &'static bindings::inode_operations {
+        &Self::INODE
+    }
+
+    pub(super) fn file_operations() -> &'static bindings::file_operations {
+        &Self::FILE
+    }
+
+    unsafe extern "C" fn permission(_: *mut mnt_idmap, _: *mut inode, mask: c_int) -> c_int {
+        if mask as u32 & bindings::MAY_EXEC != 0 {
+            return EACCES.to_errno();
+        }
+        0
+    }
+
+    unsafe extern "C" fn unlocked_ioctl(
+        file: *mut bindings::file,
+        cmd: c_uint,
+        arg: c_ulong,
+    ) -> c_long {
+        // SAFETY: An open object of this table; the file keeps its super block whole.
+        let sb = unsafe { SuperBlock::<T>::from_raw((*(*file).f_inode).i_sb) };
+        to_int(T::control(sb, cmd, arg as usize)) as c_long
+    }
+}
+
 /// The `dentry_operations` of `T`.
 pub(super) struct DentryOps<T: FileSystem>(PhantomData<T>);
 
@@ -522,17 +555,27 @@ impl<T: FileSystem> DentryOps<T> {
         dentry: *mut dentry,
         flags: c_uint,
     ) -> c_int {
-        // SAFETY: An object of this table, by a reference or by RCU as `flags` says.
-        let this = unsafe { Dentry::<T>::from_raw(dentry) };
-        match T::revalidate(this, flags & helpers::vfs_consts_VFS_LOOKUP_RCU != 0) {
-            Ok(valid) => valid.into(),
-            Err(err) => err.to_errno(),
+        if flags & helpers::vfs_consts_VFS_LOOKUP_RCU == 0 {
+            // SAFETY: An object of this table.
+            return T::revalidate(unsafe { Dentry::from_raw(dentry) }).into();
+        }
+        // SAFETY: An object of this table, in RCU path walk: its inode may be gone, or going.
+        let inode = unsafe { NonNull::new(helpers::vfsh_dentry_inode_rcu(dentry)) };
+        let Some(inode) = inode else {
+            return ECHILD.to_errno();
+        };
+        // SAFETY: As above.
+        match T::revalidate_rcu(unsafe { RcuInode::from_raw(inode.as_ptr()) }) {
+            Some(valid) => valid.into(),
+            None => ECHILD.to_errno(),
         }
     }
 
     unsafe extern "C" fn d_delete(dentry: *const dentry) -> c_int {
         // SAFETY: An object of this table whose `d_lock` is held.
         let this = unsafe { Dentry::<T>::from_raw(dentry) };
-        this.inode().is_some_and(T::forget).into()
+        this.inode()
+            .is_some_and(|inode| T::forget(inode.data()))
+            .into()
     }
 }

@@ -7,14 +7,16 @@
 use super::{
     bindings as helpers,
     fs::FileSystem,
-    inode::{INode, InodeCache},
+    inode::{INode, InodeCache, InodeRef},
 };
 use core::{marker::PhantomData, ptr::NonNull};
 use kernel::{
     bindings,
+    error::to_result,
     prelude::*,
-    sync::{aref::ARef, Arc, Mutex},
-    types::Opaque,
+    sync::{Arc, Mutex},
+    types::{Opaque, ScopeGuard},
+    uaccess::UserPtr,
 };
 
 /// A super block of a file system of type `T`.
@@ -49,13 +51,13 @@ impl<T: FileSystem> SuperBlock<T> {
 
     pub(super) fn info(&self) -> &SuperInfo<T> {
         // SAFETY: By the type invariants: `s_fs_info` is set before the first inode or operation
-        // exists and freed after the last is gone (`fs.rs`), and a `&SuperBlock` is only made in
-        // between.
+        // exists and freed a grace period after the last is gone (`fs.rs`), and a `&SuperBlock` is
+        // only made in between, RCU path walk included.
         unsafe { &*(*self.as_ptr()).s_fs_info.cast() }
     }
 
     /// The root inode, if the mount got that far.
-    pub(crate) fn root(&self) -> Option<ARef<INode<T>>> {
+    pub(crate) fn root(&self) -> Option<InodeRef<'_, T>> {
         // SAFETY: `s_root` is set in `fill_super`, before the mount is visible to anybody but the
         // thread that makes it, and cleared by `generic_shutdown_super`, when no operation and no
         // `MountLink` can get at the super block any more. The root dentry pins its inode.
@@ -66,8 +68,35 @@ impl<T: FileSystem> SuperBlock<T> {
             }
             let inode = NonNull::new((*root).d_inode)?;
             bindings::ihold(inode.as_ptr());
-            Some(INode::from_owned(inode))
+            Some(InodeRef::from_raw(inode))
         }
+    }
+
+    /// Walks to what a program calls `name`, and calls `with` for it; `EINVAL` if that is not in this
+    /// mount. May sleep.
+    pub(crate) fn with_user_path<R>(
+        &self,
+        name: UserPtr,
+        follow: bool,
+        with: impl FnOnce(&INode<T>) -> Result<R>,
+    ) -> Result<R> {
+        let mut path = bindings::path::default();
+        // SAFETY: `path` is valid for writes; the name is checked like that of any system call.
+        to_result(unsafe {
+            helpers::vfsh_user_path(name.as_const_ptr().cast(), follow, &mut path)
+        })?;
+        let put = ScopeGuard::new_with_data(path, |path| {
+            // SAFETY: The walk returned a reference.
+            unsafe { bindings::path_put(&path) };
+        });
+        // SAFETY: The path is referenced, and positive, as a walk returns nothing else.
+        let inode = unsafe { helpers::vfsh_dentry_inode(put.dentry) };
+        // SAFETY: The inode is alive as long as the path is.
+        if inode.is_null() || unsafe { (*inode).i_sb } != self.as_ptr() {
+            return Err(EINVAL);
+        }
+        // SAFETY: It is of this super block, and referenced by the path until `put` is dropped.
+        with(unsafe { INode::from_raw(inode) })
     }
 
     /// Forgets all unused dentries of the mount. May sleep.
@@ -113,11 +142,14 @@ impl<T: FileSystem> MountLink<T> {
     }
 
     /// Calls `with` for the mount, if there is one. An unmount waits until it returns, so `with`
-    /// must not wait for anything that an unmount in progress could hold up. May sleep.
-    pub(crate) fn with<R>(&self, with: impl FnOnce(&SuperBlock<T>) -> R) -> Option<R> {
+    /// must not wait for anything that an unmount in progress could hold up. References to inodes
+    /// cannot leave it: they are tied to the borrow. May sleep.
+    pub(crate) fn with(&self, with: impl FnOnce(&SuperBlock<T>)) {
         let guard = self.sb.lock();
-        // SAFETY: By the type invariants the super block is whole while the lock is held.
-        guard.as_ref().map(|mounted| with(unsafe { mounted.0.as_ref() }))
+        if let Some(mounted) = guard.as_ref() {
+            // SAFETY: By the type invariants the super block is whole while the lock is held.
+            with(unsafe { mounted.0.as_ref() });
+        }
     }
 
     /// # Safety

@@ -35,6 +35,12 @@ pub(crate) fn in_init_pid_namespace() -> bool {
     unsafe { bindings::vfsh_current_in_init_pid_ns() }
 }
 
+/// Whether the current task is to die.
+pub(crate) fn is_killed() -> bool {
+    // SAFETY: Only reads the current task.
+    unsafe { bindings::vfsh_current_is_killed() }
+}
+
 /// Whether no signal can end a wait of the current task any more: it is exiting or a kernel thread.
 pub(crate) fn cannot_be_signalled() -> bool {
     // SAFETY: Only reads the current task's flags.
