@@ -23,6 +23,7 @@ mod mmap;
 mod pioctl;
 mod psdev;
 mod report;
+mod sysctl;
 mod upcall;
 mod wire;
 
@@ -45,6 +46,8 @@ struct CodaModule {
     #[pin]
     _fs: vfs::fs::Registration<Coda>,
     #[pin]
+    _sysctl: vfs::sysctl::Directory<3>,
+    #[pin]
     _psdev: vfs::chrdev::Registration<Psdev>,
 }
 
@@ -54,6 +57,7 @@ impl kernel::InPlaceModule for CodaModule {
         // comes last: with it things begin.
         try_pin_init!(Self {
             _fs <- vfs::fs::Registration::new(),
+            _sysctl <- sysctl::directory(),
             _psdev <- vfs::chrdev::Registration::new(Psdev::new()),
         })
     }

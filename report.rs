@@ -21,7 +21,7 @@
 //!   modified (see [`WriteState::doubt`]).
 
 use crate::{
-    upcall::TIMEOUT,
+    sysctl::timeout,
     vfs::{
         task,
         wait::{signal_pending, Event, SignalsBlocked, Wake},
@@ -103,7 +103,7 @@ impl WriteState {
         let mut signals = Some(SignalsBlocked::new());
         let mut seconds = 0;
         while let Some(drained) = self.drained()? {
-            if seconds == TIMEOUT {
+            if seconds >= timeout() {
                 signals.take();
             }
             match drained.wait(true, 1000) {
@@ -202,7 +202,7 @@ impl Writer {
             if drained.wait(false, 1000) == Wake::TimedOut {
                 seconds += 1;
             }
-            if seconds >= TIMEOUT {
+            if seconds >= timeout() {
                 signals.take();
                 if signal_pending() || task::cannot_be_signalled() {
                     break;

@@ -24,6 +24,7 @@
 use crate::{
     inode::Coda,
     report::Writer,
+    sysctl::{hard, timeout},
     vfs::{
         self, backing,
         sb::MountLink,
@@ -45,9 +46,6 @@ use kernel::{
         Arc, Mutex, SpinLock,
     },
 };
-
-/// Seconds after which signals other than SIGKILL, SIGSTOP and SIGINT end a wait.
-pub(crate) const TIMEOUT: u32 = 30;
 
 /// Why an upcall failed.
 pub(crate) struct Failure {
@@ -354,7 +352,7 @@ impl Comm {
         let mut signals = Some(SignalsBlocked::new());
         let mut slices = 0;
         while self.has_orphans() {
-            if slices == TIMEOUT * 20 {
+            if slices / 20 >= timeout() {
                 signals.take();
             }
             if never.wait(true, 50) == Wake::Signal {
@@ -396,6 +394,7 @@ impl Comm {
         loop {
             let read = matches!(request.state.lock().status, Status::Read);
             let interruptible = match wait {
+                _ if hard() => false,
                 Wait::Plain => true,
                 Wait::Close => read,
             };
@@ -404,7 +403,7 @@ impl Comm {
                 Wake::Signal => {}
                 Wake::TimedOut => {
                     seconds += 1;
-                    if seconds < TIMEOUT {
+                    if hard() || seconds < timeout() {
                         continue;
                     }
                     signals.take();

@@ -23,6 +23,7 @@ pub(crate) mod fs;
 pub(crate) mod inode;
 mod ops;
 pub(crate) mod sb;
+pub(crate) mod sysctl;
 pub(crate) mod task;
 pub(crate) mod wait;
 

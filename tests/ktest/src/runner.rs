@@ -479,18 +479,21 @@ fn run_in_child(case: &Case, fixture: Option<&Fixture>, rows: &mut Vec<Row>) -> 
             let complete = |m: &[u8]| serde_json::from_slice::<Value>(m).ok();
             while complete(&message).is_none() && Instant::now() < end {
                 let mut fds = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
-                if poll(&mut fds, PollTimeout::from(50u8))? > 0 {
+                // Once it has ended, all that it said is in the pipe.
+                let wait = if status.is_none() { 50u8 } else { 0 };
+                if poll(&mut fds, PollTimeout::from(wait))? > 0 {
                     let mut chunk = [0; 4096];
                     let n = reader.read(&mut chunk)?;
                     if n == 0 {
                         break;
                     }
                     message.extend(&chunk[..n]);
+                } else if status.is_some() {
+                    break;
                 } else if let WaitStatus::Exited(..) | WaitStatus::Signaled(..) =
                     waitpid(child, Some(WaitPidFlag::WNOHANG))?
                 {
                     status = Some(());
-                    break;
                 }
             }
             let timed_out = complete(&message).is_none() && Instant::now() >= end;
