@@ -8,7 +8,10 @@ use crate::{
     file::handle,
     inode::{comm, Coda},
     pioctl,
-    vfs::{file::DirEmitter, inode::InodeRef, task, warn_limited, File, INode, Name},
+    vfs::{
+        errno::ENAMETOOLONG, file::DirEmitter, inode::InodeRef, task, warn_limited, File, INode,
+        Name,
+    },
     wire::{self, Fid, Message},
 };
 use kernel::prelude::*;
@@ -126,7 +129,7 @@ pub(crate) fn link(inode: &INode<Coda>, dir: &INode<Coda>, name: Name<'_>) -> Re
 pub(crate) fn symlink(dir: &INode<Coda>, name: Name<'_>, target: &[u8]) -> Result {
     refuse_control(dir, name)?;
     if target.len() > wire::MAXPATHLEN {
-        return Err(ENAMETOOLONG);
+        return Err(ENAMETOOLONG.into());
     }
     comm(dir).upcall(Message::symlink(
         &dir.data().fid(),

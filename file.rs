@@ -8,6 +8,7 @@ use crate::{
     report::{failed_write_modifies, WriteState, Writer},
     upcall::{done, Close, Comm},
     vfs::{
+        errno::EOPNOTSUPP,
         file::{access, PinnedInode, ReadIo, SpliceRead, WriteIo},
         BackingFile, File, INode,
     },

@@ -23,6 +23,7 @@
 use crate::{
     sysctl::timeout,
     vfs::{
+        errno::{EDQUOT, EOPNOTSUPP},
         task,
         wait::{signal_pending, Event, SignalsBlocked, Wake},
     },
@@ -244,10 +245,12 @@ impl Drop for Writer {
 /// checked before the first byte tells. Any other error leaves it in doubt.
 pub(crate) fn failed_write_modifies(err: Error, sync: bool) -> bool {
     let before_first_byte = [
-        EFAULT, EINVAL, EBADF, EPERM, EACCES, EFBIG, ETXTBSY, EAGAIN, EROFS, EOPNOTSUPP,
+        EFAULT, EINVAL, EBADF, EPERM, EACCES, EFBIG, ETXTBSY, EAGAIN, EROFS,
     ];
-    let nothing_written = [ENOSPC, EDQUOT, ENOMEM];
-    let refused = before_first_byte.contains(&err) || (!sync && nothing_written.contains(&err));
+    let nothing_written = [ENOSPC, ENOMEM];
+    let refused = before_first_byte.contains(&err)
+        || err == EOPNOTSUPP
+        || (!sync && (nothing_written.contains(&err) || err == EDQUOT));
     !refused
 }
 

@@ -679,6 +679,8 @@ impl<'a> Decoder<'a> {
     non_camel_case_types,
     non_snake_case,
     non_upper_case_globals,
+    unknown_lints,
+    unnecessary_transmutes,
     unreachable_pub,
     clippy::all
 )]

@@ -38,6 +38,7 @@
 
 use super::{
     bindings as helpers,
+    errno::{ELOOP, EOPNOTSUPP},
     file::{access, DirEmitter, File, ReadIo, SpliceRead, VmArea, WriteIo},
     from_isize,
     fs::FileSystem,
@@ -371,12 +372,20 @@ impl<H: BackingHooks> State<H> {
         unsafe {
             let state = Self::expect(file);
             let Some(fallocate) = (*state.host_f_op).fallocate else {
-                return EOPNOTSUPP.to_errno() as c_long;
+                return Error::from(EOPNOTSUPP).to_errno() as c_long;
             };
             let ret = fallocate(file, mode, offset, len);
-            let refused = [EOPNOTSUPP, EINVAL, EPERM, EBADF, EFBIG, ENODEV, ETXTBSY]
-                .iter()
-                .any(|err| err.to_errno() as c_long == ret);
+            let refused = [
+                EOPNOTSUPP.into(),
+                EINVAL,
+                EPERM,
+                EBADF,
+                EFBIG,
+                ENODEV,
+                ETXTBSY,
+            ]
+            .iter()
+            .any(|err| err.to_errno() as c_long == ret);
             // Anything but a refusal may have changed a part.
             if !refused {
                 state.hooks.modified();
@@ -658,7 +667,7 @@ impl<H: BackingHooks> BackingFile<H> {
             )
         };
         if too_deep {
-            return Err(ELOOP);
+            return Err(ELOOP.into());
         }
         if hugetlb {
             return Err(EINVAL);

@@ -10,6 +10,8 @@
     non_camel_case_types,
     non_snake_case,
     non_upper_case_globals,
+    unknown_lints,
+    unnecessary_transmutes,
     unreachable_pub,
     clippy::all,
     clippy::undocumented_unsafe_blocks

@@ -18,6 +18,7 @@ pub(crate) mod backing;
 mod bindings;
 pub(crate) mod chrdev;
 pub(crate) mod dentry;
+pub(crate) mod errno;
 pub(crate) mod file;
 pub(crate) mod fs;
 pub(crate) mod inode;

@@ -10,6 +10,7 @@
 use super::{
     bindings as helpers,
     dentry::{Dentry, Name},
+    errno::ENAMETOOLONG,
     file::{DirEmitter, File, ReadIo, SpliceRead, VmArea, WriteIo},
     fs::FileSystem,
     inode::{Attr, INode, InodeRef, RcuInode},
@@ -284,7 +285,7 @@ impl<T: FileSystem> DirOps<T> {
         // SAFETY: Objects of this table; a dentry in lookup keeps its name.
         let (this, name) = unsafe { (INode::<T>::from_raw(dir), Name::of(dentry)) };
         if name.as_bytes().len() > T::NAME_MAX {
-            return ENAMETOOLONG.to_ptr();
+            return Error::from(ENAMETOOLONG).to_ptr();
         }
         let inode = match T::lookup(this, name) {
             Ok(Some(inode)) => inode.into_raw(),
