@@ -13,7 +13,7 @@ use crate::{
     upcall::{done, Comm},
     vfs::{
         file::{DirEmitter, ReadIo, SpliceRead, VmArea, WriteIo},
-        fs::StatFs,
+        fs::{Refusal, StatFs},
         inode::{mode, InodeRef, RcuInode},
         sb::MountLink,
         task, Attr, Dentry, File, FileSystem, INode, Name, SuperBlock,
@@ -97,7 +97,7 @@ impl FileSystem for Coda {
     type Inode = Cnode;
     type Handle = CodaFile;
 
-    fn parse_binary(data: &[u8]) -> Result<u32, (Error, &'static CStr)> {
+    fn parse_binary(data: &[u8]) -> Result<u32, Refusal> {
         let mut data = wire::Decoder::new(data);
         let malformed = |err| (err, c"the mount data is too short");
         if data.u32().map_err(malformed)? as i32 != MOUNT_VERSION {
@@ -106,13 +106,11 @@ impl FileSystem for Coda {
         data.u32().map_err(malformed)
     }
 
-    fn device(file: &AnyFile) -> Result<Arc<Comm>, (Error, &'static CStr)> {
+    fn device(file: &AnyFile) -> Result<Arc<Comm>, Refusal> {
         Psdev::comm(file).ok_or((EINVAL, c"the descriptor is not of a Coda device"))
     }
 
-    fn mount(
-        device: Option<Arc<Comm>>,
-    ) -> Result<(Mount, Arc<MountLink<Self>>), (Error, &'static CStr)> {
+    fn mount(device: Option<Arc<Comm>>) -> Result<(Mount, Arc<MountLink<Self>>), Refusal> {
         let comm = device.ok_or((EINVAL, c"no device given, say fd="))?;
         comm.begin_mount()?;
         let link = comm.link.clone();

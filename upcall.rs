@@ -27,6 +27,7 @@ use crate::{
     sysctl::{hard, timeout},
     vfs::{
         self, backing,
+        fs::Refusal,
         sb::MountLink,
         wait::{Event, SignalsBlocked, Wake},
         warn_limited,
@@ -310,7 +311,7 @@ impl Comm {
     }
 
     /// Begins a mount. `EINVAL` if the cache manager is gone, `EBUSY` if there is a mount already.
-    pub(crate) fn begin_mount(&self) -> Result<(), (Error, &'static CStr)> {
+    pub(crate) fn begin_mount(&self) -> Result<(), Refusal> {
         let mut state = self.state.lock();
         if state.dead {
             return Err((EINVAL, c"the device is not open"));

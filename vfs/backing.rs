@@ -243,6 +243,10 @@ impl StackedVmOps {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the kernel alone, as the operation of this name: by the table of a file or an area
+    /// that was given it here.
     unsafe extern "C" fn open(area: *mut bindings::vm_area_struct) {
         // SAFETY: Called for an area that is a copy of one with this table, which owns a reference.
         unsafe {
@@ -254,6 +258,10 @@ impl StackedVmOps {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the kernel alone, as the operation of this name: by the table of a file or an area
+    /// that was given it here.
     unsafe extern "C" fn close(area: *mut bindings::vm_area_struct) {
         // SAFETY: The last call for an area with this table; the reference is the area's own.
         unsafe {
@@ -317,9 +325,15 @@ impl<H: BackingHooks> State<H> {
         // Only a fixed mapping (`remap_file_pages(2)`) could get here, and shmem's wants a file with
         // shmem's own table.
         f_op.get_unmapped_area = None;
-        f_op.fallocate = host.fallocate.map(|_| Self::fallocate as _);
-        f_op.mmap = host.mmap.map(|_| Self::mmap as _);
-        f_op.mmap_prepare = host.mmap_prepare.map(|_| Self::mmap_prepare as _);
+        if host.fallocate.is_some() {
+            f_op.fallocate = Some(Self::fallocate);
+        }
+        if host.mmap.is_some() {
+            f_op.mmap = Some(Self::mmap);
+        }
+        if host.mmap_prepare.is_some() {
+            f_op.mmap_prepare = Some(Self::mmap_prepare);
+        }
         let state = KBox::new(
             State {
                 f_op,
@@ -344,6 +358,10 @@ impl<H: BackingHooks> State<H> {
         unsafe { &*(*file).f_op.cast() }
     }
 
+    /// # Safety
+    ///
+    /// Called by the kernel alone, as the operation of this name: by the table of a file or an area
+    /// that was given it here.
     unsafe extern "C" fn release(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
         // SAFETY: Reached through the file's table, so it has a state. This is the last use of the
         // file as such; the VFS goes on to put the module of `f_op`, which has to be the host's
@@ -361,6 +379,10 @@ impl<H: BackingHooks> State<H> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the kernel alone, as the operation of this name: by the table of a file or an area
+    /// that was given it here.
     unsafe extern "C" fn fallocate(
         file: *mut bindings::file,
         mode: c_int,
@@ -394,6 +416,10 @@ impl<H: BackingHooks> State<H> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the kernel alone, as the operation of this name: by the table of a file or an area
+    /// that was given it here.
     unsafe extern "C" fn mmap(
         file: *mut bindings::file,
         vma: *mut bindings::vm_area_struct,
@@ -424,6 +450,10 @@ impl<H: BackingHooks> State<H> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the kernel alone, as the operation of this name: by the table of a file or an area
+    /// that was given it here.
     unsafe extern "C" fn mmap_prepare(desc: *mut bindings::vm_area_desc) -> c_int {
         // SAFETY: Reached through the table of `desc->file`, so that has a state, and the host has
         // the operation.
@@ -501,11 +531,17 @@ impl<H: BackingHooks> State<H> {
                 let mut table = *host_ops;
                 table.page_mkwrite = Some(Self::page_mkwrite);
                 table.pfn_mkwrite = Some(Self::pfn_mkwrite);
-                table.fault = host_ops.fault.map(|_| Self::fault as _);
-                table.huge_fault = host_ops.huge_fault.map(|_| Self::huge_fault as _);
+                if host_ops.fault.is_some() {
+                    table.fault = Some(Self::fault);
+                }
+                if host_ops.huge_fault.is_some() {
+                    table.huge_fault = Some(Self::huge_fault);
+                }
                 // `UFFDIO_COPY` would put pages into the file past all of these.
-                // SAFETY: The table is ours.
-                unsafe { helpers::vfsh_vm_ops_forbid_uffd(&mut table) };
+                #[cfg(CONFIG_USERFAULTFD)]
+                {
+                    table.uffd_ops = core::ptr::null();
+                }
                 self.vm_ops.populate(WrappedVmOps { host, table });
             }
         }
@@ -562,6 +598,10 @@ impl<H: BackingHooks> State<H> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the kernel alone, as the operation of this name: by the table of a file or an area
+    /// that was given it here.
     unsafe extern "C" fn page_mkwrite(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
         // SAFETY: Called by the core for a fault.
         unsafe {
@@ -572,6 +612,10 @@ impl<H: BackingHooks> State<H> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the kernel alone, as the operation of this name: by the table of a file or an area
+    /// that was given it here.
     unsafe extern "C" fn pfn_mkwrite(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
         // SAFETY: Called by the core for a fault.
         unsafe {
@@ -582,6 +626,10 @@ impl<H: BackingHooks> State<H> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the kernel alone, as the operation of this name: by the table of a file or an area
+    /// that was given it here.
     unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
         // SAFETY: Called by the core for a fault; a table with our `fault` has a host's.
         unsafe {
@@ -598,6 +646,10 @@ impl<H: BackingHooks> State<H> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the kernel alone, as the operation of this name: by the table of a file or an area
+    /// that was given it here.
     unsafe extern "C" fn huge_fault(
         vmf: *mut bindings::vm_fault,
         order: c_uint,
@@ -750,6 +802,10 @@ impl<H: BackingHooks> BackingFile<H> {
         })
     }
 
+    /// # Safety
+    ///
+    /// Called by the kernel alone, as the operation of this name: by the table of a file or an area
+    /// that was given it here.
     unsafe extern "C" fn end_write(kiocb: *mut bindings::kiocb, ret: isize) {
         if ret == -(bindings::EIOCBQUEUED as isize) {
             return;

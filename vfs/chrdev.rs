@@ -70,7 +70,7 @@ struct Nodes<T: CharDevice> {
 impl<T: CharDevice> Nodes<T> {
     fn new() -> Result<Self> {
         // SAFETY: The name is static.
-        let class = from_err_ptr(unsafe { helpers::vfsh_class_create(T::NAME.as_ptr().cast()) })?;
+        let class = from_err_ptr(unsafe { helpers::vfsh_class_create(T::NAME.as_char_ptr()) })?;
         // INVARIANT: No device yet; each is counted as it is made.
         let mut nodes = Self {
             class: NonNull::new(class).ok_or(ENOMEM)?,
@@ -84,7 +84,7 @@ impl<T: CharDevice> Nodes<T> {
                     nodes.class.as_ptr(),
                     T::MAJOR,
                     nodes.minors,
-                    T::NODE.as_ptr().cast(),
+                    T::NODE.as_char_ptr(),
                 )
             })?;
             nodes.minors += 1;
@@ -154,7 +154,7 @@ impl<T: CharDevice> Registration<T> {
                         T::MAJOR,
                         0,
                         T::MINORS,
-                        T::NAME.as_ptr().cast(),
+                        T::NAME.as_char_ptr(),
                         slot,
                     ))
                 }
@@ -198,6 +198,10 @@ impl<T: CharDevice> Registration<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with a file that has the table of a
+    /// registration of `T`.
     unsafe extern "C" fn fops_open(
         inode: *mut bindings::inode,
         file: *mut bindings::file,
@@ -213,6 +217,10 @@ impl<T: CharDevice> Registration<T> {
         }))
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with a file that has the table of a
+    /// registration of `T`.
     unsafe extern "C" fn fops_release(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
         // SAFETY: The last use of an open device.
         unsafe {
@@ -223,6 +231,10 @@ impl<T: CharDevice> Registration<T> {
         0
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with a file that has the table of a
+    /// registration of `T`.
     unsafe extern "C" fn fops_read(
         file: *mut bindings::file,
         buffer: *mut c_char,
@@ -234,6 +246,10 @@ impl<T: CharDevice> Registration<T> {
         to_isize(unsafe { T::read(Self::open_of(file), File::from_raw_file(file), to) })
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with a file that has the table of a
+    /// registration of `T`.
     unsafe extern "C" fn fops_write(
         file: *mut bindings::file,
         buffer: *const c_char,
@@ -245,6 +261,10 @@ impl<T: CharDevice> Registration<T> {
         to_isize(unsafe { T::write(Self::open_of(file), from) })
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with a file that has the table of a
+    /// registration of `T`.
     unsafe extern "C" fn fops_poll(
         file: *mut bindings::file,
         table: *mut bindings::poll_table_struct,
@@ -267,13 +287,17 @@ impl<T: CharDevice> Registration<T> {
         mask
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with a file that has the table of a
+    /// registration of `T`.
     unsafe extern "C" fn fops_ioctl(
         file: *mut bindings::file,
         cmd: c_uint,
         arg: c_ulong,
     ) -> c_long {
         // SAFETY: An open device.
-        match T::ioctl(unsafe { Self::open_of(file) }, cmd, arg as usize) {
+        match T::ioctl(unsafe { Self::open_of(file) }, cmd, arg) {
             Ok(ret) => ret as c_long,
             Err(err) => err.to_errno() as c_long,
         }
@@ -286,7 +310,7 @@ impl<T: CharDevice> PinnedDrop for Registration<T> {
         // SAFETY: It is registered with these numbers and this name. No device is open: an open
         // one holds a reference to the module.
         unsafe {
-            bindings::__unregister_chrdev(T::MAJOR, 0, T::MINORS, T::NAME.as_ptr().cast());
+            bindings::__unregister_chrdev(T::MAJOR, 0, T::MINORS, T::NAME.as_char_ptr());
         }
     }
 }

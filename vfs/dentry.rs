@@ -97,7 +97,7 @@ impl<T: FileSystem> Dentry<T> {
         }
         // SAFETY: The dentry is alive; `call::<T, F>` matches the type of the argument.
         unsafe {
-            helpers::vfsh_dentry_for_each_inode(
+            helpers::vfsh_dentry_visit_children(
                 self.as_ptr(),
                 Some(call::<T, F>),
                 core::ptr::from_mut(&mut each).cast(),

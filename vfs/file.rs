@@ -218,7 +218,7 @@ impl VmArea<'_> {
     pub(crate) fn len(&self) -> usize {
         // SAFETY: Valid by the type invariants.
         let area = unsafe { &(*self.vma).__bindgen_anon_1.__bindgen_anon_1 };
-        (area.vm_end - area.vm_start) as usize
+        area.vm_end - area.vm_start
     }
 }
 
@@ -259,7 +259,7 @@ impl DirEmitter<'_> {
             helpers::vfsh_dir_emit(
                 self.context,
                 name.as_ptr().cast(),
-                name.len() as _,
+                name.len() as kernel::ffi::c_int,
                 ino,
                 kind.into(),
             )

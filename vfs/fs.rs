@@ -26,6 +26,9 @@ pub(crate) struct StatFs {
     pub(crate) files_free: u64,
 }
 
+/// Why a mount is refused: the error, and a sentence for the one who mounts.
+pub(crate) type Refusal = (Error, &'static CStr);
+
 /// A file system that is mounted on an open device, and whose files are served from elsewhere.
 ///
 /// Every function may sleep unless it says otherwise. Locks are those the VFS documents in
@@ -54,13 +57,11 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     type Handle: Send + Sync;
 
     /// Reads the binary form of the mount data: the number of the descriptor of the device.
-    fn parse_binary(data: &[u8]) -> Result<u32, (Error, &'static CStr)>;
+    fn parse_binary(data: &[u8]) -> Result<u32, Refusal>;
     /// The device that `file` is.
-    fn device(file: &AnyFile) -> Result<Self::Device, (Error, &'static CStr)>;
+    fn device(file: &AnyFile) -> Result<Self::Device, Refusal>;
     /// Begins a mount: returns its data and the link that is to lead to it.
-    fn mount(
-        device: Option<Self::Device>,
-    ) -> Result<(Self::Mount, Arc<MountLink<Self>>), (Error, &'static CStr)>;
+    fn mount(device: Option<Self::Device>) -> Result<(Self::Mount, Arc<MountLink<Self>>), Refusal>;
     /// Makes the root inode; with an error, the mount is undone.
     fn root(sb: &SuperBlock<Self>) -> Result<InodeRef<'_, Self>>;
     /// Reports on the file system.
@@ -171,7 +172,7 @@ impl<T: FileSystem> Registration<T> {
                 // SAFETY: The slot has room for two entries; an all-zero entry ends the table.
                 unsafe {
                     slot.write_bytes(0, 1);
-                    helpers::vfsh_fd_spec(first, T::FD_OPTION.as_ptr().cast());
+                    helpers::vfsh_fd_spec(first, T::FD_OPTION.as_char_ptr());
                 }
             }),
             fs_type <- Opaque::try_ffi_init(|slot: *mut bindings::file_system_type| {
@@ -179,8 +180,8 @@ impl<T: FileSystem> Registration<T> {
                 // `file_system_type`. `specs` and `cache` are initialised above and live as long.
                 unsafe {
                     slot.write_bytes(0, 1);
-                    (*slot).name = T::NAME.as_ptr().cast();
-                    (*slot).fs_flags = bindings::FS_BINARY_MOUNTDATA as _;
+                    (*slot).name = T::NAME.as_char_ptr();
+                    (*slot).fs_flags = bindings::FS_BINARY_MOUNTDATA as kernel::ffi::c_int;
                     (*slot).init_fs_context = Some(Self::init_fs_context);
                     (*slot).parameters = core::ptr::addr_of_mut!((*this.as_ptr()).specs).cast();
                     (*slot).kill_sb = Some(Self::kill_sb);
@@ -215,6 +216,9 @@ impl<T: FileSystem> Registration<T> {
         reconfigure: Some(Self::reconfigure),
     };
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with a context or super block of `T`.
     unsafe extern "C" fn init_fs_context(fc: *mut bindings::fs_context) -> kernel::ffi::c_int {
         let fc: *mut FsContext = fc.cast();
         let context: Context<T> = Context { device: None };
@@ -240,6 +244,9 @@ impl<T: FileSystem> Registration<T> {
         unsafe { &mut *(*fc).fs_private.cast() }
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with a context or super block of `T`.
     unsafe extern "C" fn free(fc: *mut FsContext) {
         // SAFETY: Called last; `fs_private` is NULL or came from `init_fs_context`.
         unsafe {
@@ -253,7 +260,7 @@ impl<T: FileSystem> Registration<T> {
     /// Tells the one who mounts what is wrong.
     fn refuse(fc: *mut FsContext, (err, message): (Error, &'static CStr)) -> kernel::ffi::c_int {
         // SAFETY: `fc` is the context being worked on; both strings are static.
-        unsafe { helpers::vfsh_fc_error(fc, T::NAME.as_ptr().cast(), message.as_ptr().cast()) };
+        unsafe { helpers::vfsh_fc_error(fc, T::NAME.as_char_ptr(), message.as_char_ptr()) };
         err.to_errno()
     }
 
@@ -278,6 +285,9 @@ impl<T: FileSystem> Registration<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with a context or super block of `T`.
     unsafe extern "C" fn parse_param(
         fc: *mut FsContext,
         param: *mut bindings::fs_parameter,
@@ -298,6 +308,9 @@ impl<T: FileSystem> Registration<T> {
         unsafe { Self::set_device(fc, file) }
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with a context or super block of `T`.
     unsafe extern "C" fn parse_monolithic(
         fc: *mut FsContext,
         data: *mut c_void,
@@ -324,6 +337,9 @@ impl<T: FileSystem> Registration<T> {
         unsafe { Self::set_device(fc, file) }
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with a context or super block of `T`.
     unsafe extern "C" fn get_tree(fc: *mut FsContext) -> kernel::ffi::c_int {
         if !super::task::in_init_pid_namespace() {
             return Self::refuse(
@@ -335,6 +351,9 @@ impl<T: FileSystem> Registration<T> {
         unsafe { helpers::get_tree_nodev(fc, Some(Self::fill_super)) }
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with a context or super block of `T`.
     unsafe extern "C" fn fill_super(
         sb: *mut bindings::super_block,
         fc: *mut FsContext,
@@ -354,7 +373,7 @@ impl<T: FileSystem> Registration<T> {
             (*sb).s_fs_info = KBox::into_raw(info).cast();
             helpers::vfsh_sb_init(
                 sb,
-                T::MAGIC as _,
+                T::MAGIC as kernel::ffi::c_ulong,
                 SuperOps::<T>::get(),
                 DentryOps::<T>::get(),
             );
@@ -381,6 +400,9 @@ impl<T: FileSystem> Registration<T> {
         }))
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with a context or super block of `T`.
     unsafe extern "C" fn reconfigure(fc: *mut FsContext) -> kernel::ffi::c_int {
         // SAFETY: A reconfiguration has a root; its super block is mounted and locked.
         unsafe {
@@ -390,6 +412,9 @@ impl<T: FileSystem> Registration<T> {
         0
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with a context or super block of `T`.
     unsafe extern "C" fn kill_sb(sb: *mut bindings::super_block) {
         // SAFETY: Called once for every super block of `T`, whole or not. `s_fs_info` is NULL or
         // came from `fill_super`; nobody but RCU readers uses the super block after

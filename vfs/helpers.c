@@ -208,9 +208,9 @@ void vfsh_fillattr(u32 request_mask, struct inode *inode, struct kstat *stat)
 	generic_fillattr(&nop_mnt_idmap, request_mask, inode, stat);
 }
 
-void vfsh_dentry_for_each_inode(struct dentry *parent,
-			       void (*each)(struct inode *inode, void *arg),
-			       void *arg)
+void vfsh_dentry_visit_children(struct dentry *parent,
+				void (*visit)(struct inode *inode, void *arg),
+				void *arg)
 {
 	struct dentry *child;
 
@@ -220,7 +220,7 @@ void vfsh_dentry_for_each_inode(struct dentry *parent,
 		struct inode *inode = d_inode_rcu(child);
 
 		if (inode)
-			each(inode, arg);
+			visit(inode, arg);
 	}
 	rcu_read_unlock();
 	spin_unlock(&parent->d_lock);
@@ -366,13 +366,6 @@ bool vfsh_vma_maps_itself(const struct vm_area_struct *vma)
 bool vfsh_file_is_hugetlb(const struct file *file)
 {
 	return file->f_op->fop_flags & FOP_HUGE_PAGES;
-}
-
-void vfsh_vm_ops_forbid_uffd(struct vm_operations_struct *ops)
-{
-#ifdef CONFIG_USERFAULTFD
-	ops->uffd_ops = NULL;
-#endif
 }
 
 struct class *vfsh_class_create(const char *name)

@@ -89,9 +89,9 @@ void vfsh_iattr_to_attr(const struct iattr *iattr, struct vfs_attr *attr);
 void vfsh_fillattr(u32 request_mask, struct inode *inode, struct kstat *stat);
 
 /* dcache */
-void vfsh_dentry_for_each_inode(struct dentry *parent,
-			       void (*each)(struct inode *inode, void *arg),
-			       void *arg);
+void vfsh_dentry_visit_children(struct dentry *parent,
+				void (*visit)(struct inode *inode, void *arg),
+				void *arg);
 unsigned int vfsh_dentry_count(const struct dentry *dentry);
 struct inode *vfsh_dentry_inode(const struct dentry *dentry);
 struct inode *vfsh_dentry_inode_rcu(const struct dentry *dentry);
@@ -127,7 +127,6 @@ bool vfsh_vma_is_special(const struct vm_area_struct *vma);
 bool vfsh_vma_desc_is_special(const struct vm_area_desc *desc);
 bool vfsh_vma_maps_itself(const struct vm_area_struct *vma);
 bool vfsh_file_is_hugetlb(const struct file *file);
-void vfsh_vm_ops_forbid_uffd(struct vm_operations_struct *ops);
 
 /* char device */
 struct class *vfsh_class_create(const char *name);

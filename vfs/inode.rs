@@ -514,7 +514,7 @@ impl<T: FileSystem> SuperBlock<T> {
             unsafe {
                 bindings::iget5_locked(
                     sb,
-                    hash as _,
+                    hash,
                     Some(test::<T, M, S>),
                     Some(init::<T, M, S>),
                     core::ptr::from_ref(arg).cast_mut().cast(),
@@ -570,7 +570,7 @@ impl<T: FileSystem> SuperBlock<T> {
         let inode = unsafe {
             bindings::ilookup5(
                 self.as_ptr(),
-                hash as _,
+                hash,
                 Some(test::<T, M>),
                 core::ptr::from_ref(&matches).cast_mut().cast(),
             )
@@ -613,6 +613,9 @@ unsafe impl<T: FileSystem> Sync for InodeCache<T> {}
 
 impl<T: FileSystem> InodeCache<T> {
     pub(super) fn new() -> Result<Self> {
+        /// # Safety
+        ///
+        /// Called by the slab alone, with an object of the cache.
         unsafe extern "C" fn init_once<T: FileSystem>(obj: *mut c_void) {
             // SAFETY: The slab gives a whole object, of which the inode is the first member.
             unsafe { bindings::inode_init_once(obj.cast()) };
@@ -620,7 +623,7 @@ impl<T: FileSystem> InodeCache<T> {
         // SAFETY: The name is static, and the constructor matches the object.
         let cache = unsafe {
             helpers::vfsh_inode_cache_create(
-                T::INODE_CACHE.as_ptr().cast(),
+                T::INODE_CACHE.as_char_ptr(),
                 core::mem::size_of::<InodeBox<T>>() as u32,
                 core::mem::align_of::<InodeBox<T>>() as u32,
                 Some(init_once::<T>),
@@ -640,8 +643,8 @@ impl<T: FileSystem> InodeCache<T> {
     /// `sb` is a super block of `T`. Called as its `alloc_inode` only.
     pub(super) unsafe fn alloc(&self, sb: *mut bindings::super_block) -> *mut bindings::inode {
         // SAFETY: The cache is alive; `sb` is valid by the caller's promise.
-        let obj: *mut InodeBox<T> =
-            unsafe { helpers::vfsh_alloc_inode(sb, self.cache.as_ptr()) }.cast();
+        let obj = unsafe { helpers::vfsh_alloc_inode(sb, self.cache.as_ptr()) };
+        let obj: *mut InodeBox<T> = obj.cast();
         if obj.is_null() {
             return core::ptr::null_mut();
         }

@@ -29,19 +29,23 @@ use kernel::{
 struct AnyOps<T: FileSystem>(PhantomData<T>);
 
 impl<T: FileSystem> AnyOps<T> {
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe extern "C" fn permission(_: *mut mnt_idmap, inode: *mut inode, mask: c_int) -> c_int {
         let mask = mask as u32;
         if mask & bindings::MAY_NOT_BLOCK != 0 {
             // SAFETY: An object of this table, in RCU path walk.
-            return to_int(T::permission_rcu(
-                unsafe { RcuInode::from_raw(inode) },
-                mask,
-            ));
+            let inode = unsafe { RcuInode::<T>::from_raw(inode) };
+            return to_int(T::permission_rcu(inode, mask));
         }
         // SAFETY: An object of this table.
         to_int(T::permission(unsafe { INode::from_raw(inode) }, mask))
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe extern "C" fn getattr(
         _: *mut mnt_idmap,
         path: *const bindings::path,
@@ -57,6 +61,9 @@ impl<T: FileSystem> AnyOps<T> {
         }))
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe extern "C" fn setattr(
         _: *mut mnt_idmap,
         dentry: *mut dentry,
@@ -72,6 +79,9 @@ impl<T: FileSystem> AnyOps<T> {
         to_int(T::setattr(inode, &attr))
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe extern "C" fn open(inode: *mut inode, file: *mut bindings::file) -> c_int {
         // SAFETY: Objects of this table; the file is being opened and nobody else's.
         let (inode, this) = unsafe { (INode::<T>::from_raw(inode), File::<T>::from_raw(file)) };
@@ -84,6 +94,9 @@ impl<T: FileSystem> AnyOps<T> {
         }))
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe extern "C" fn release(_: *mut inode, file: *mut bindings::file) -> c_int {
         // SAFETY: The last use of the file; `open` set `private_data`, as `release` is not called
         // for a file that was not opened.
@@ -95,6 +108,9 @@ impl<T: FileSystem> AnyOps<T> {
         0
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe extern "C" fn fsync(
         file: *mut bindings::file,
         _start: loff_t,
@@ -139,6 +155,9 @@ impl<T: FileSystem> FileOps<T> {
         &Self::FILE
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe extern "C" fn read_iter(
         kiocb: *mut bindings::kiocb,
         iter: *mut bindings::iov_iter,
@@ -154,6 +173,9 @@ impl<T: FileSystem> FileOps<T> {
         to_isize(T::read(file, io))
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe extern "C" fn write_iter(
         kiocb: *mut bindings::kiocb,
         iter: *mut bindings::iov_iter,
@@ -169,6 +191,9 @@ impl<T: FileSystem> FileOps<T> {
         to_isize(T::write(file, io))
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe extern "C" fn splice_read(
         file: *mut bindings::file,
         position: *mut loff_t,
@@ -189,6 +214,9 @@ impl<T: FileSystem> FileOps<T> {
         to_isize(T::splice_read(unsafe { File::from_raw(file) }, io))
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe extern "C" fn mmap(
         file: *mut bindings::file,
         vma: *mut bindings::vm_area_struct,
@@ -202,6 +230,9 @@ impl<T: FileSystem> FileOps<T> {
         to_int(T::mmap(unsafe { File::from_raw(file) }, area))
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe extern "C" fn fallocate(
         file: *mut bindings::file,
         mode: c_int,
@@ -209,12 +240,8 @@ impl<T: FileSystem> FileOps<T> {
         len: loff_t,
     ) -> c_long {
         // SAFETY: An open object of this table.
-        to_int(T::fallocate(
-            unsafe { File::from_raw(file) },
-            mode,
-            offset,
-            len,
-        )) as c_long
+        let file = unsafe { File::<T>::from_raw(file) };
+        to_int(T::fallocate(file, mode, offset, len)) as c_long
     }
 }
 
@@ -277,6 +304,9 @@ impl<T: FileSystem> DirOps<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe extern "C" fn lookup(
         dir: *mut inode,
         dentry: *mut dentry,
@@ -296,6 +326,9 @@ impl<T: FileSystem> DirOps<T> {
         unsafe { bindings::d_splice_alias(inode, dentry) }
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     #[cfg(vfs_before_7_3)]
     unsafe extern "C" fn create(
         idmap: *mut mnt_idmap,
@@ -308,6 +341,9 @@ impl<T: FileSystem> DirOps<T> {
         unsafe { Self::create_any(idmap, dir, dentry, mode) }
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     #[cfg(not(vfs_before_7_3))]
     unsafe extern "C" fn create(
         idmap: *mut mnt_idmap,
@@ -319,6 +355,9 @@ impl<T: FileSystem> DirOps<T> {
         unsafe { Self::create_any(idmap, dir, dentry, mode) }
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe fn create_any(
         _: *mut mnt_idmap,
         dir: *mut inode,
@@ -332,6 +371,9 @@ impl<T: FileSystem> DirOps<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe extern "C" fn mkdir(
         _: *mut mnt_idmap,
         dir: *mut inode,
@@ -351,6 +393,9 @@ impl<T: FileSystem> DirOps<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe extern "C" fn link(old: *mut dentry, dir: *mut inode, dentry: *mut dentry) -> c_int {
         // SAFETY: Objects of this table; the directory and the inode are locked.
         to_int(unsafe {
@@ -361,6 +406,9 @@ impl<T: FileSystem> DirOps<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe extern "C" fn symlink(
         _: *mut mnt_idmap,
         dir: *mut inode,
@@ -379,6 +427,9 @@ impl<T: FileSystem> DirOps<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe extern "C" fn unlink(dir: *mut inode, dentry: *mut dentry) -> c_int {
         // SAFETY: Objects of this table; the directory and the inode are locked.
         to_int(unsafe {
@@ -390,6 +441,9 @@ impl<T: FileSystem> DirOps<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe extern "C" fn rmdir(dir: *mut inode, dentry: *mut dentry) -> c_int {
         // SAFETY: Objects of this table; both directories are locked.
         to_int(unsafe {
@@ -401,6 +455,9 @@ impl<T: FileSystem> DirOps<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe extern "C" fn mknod(
         _: *mut mnt_idmap,
         _: *mut inode,
@@ -411,6 +468,9 @@ impl<T: FileSystem> DirOps<T> {
         EIO.to_errno()
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe extern "C" fn rename(
         _: *mut mnt_idmap,
         old_dir: *mut inode,
@@ -436,6 +496,9 @@ impl<T: FileSystem> DirOps<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe extern "C" fn iterate_shared(
         file: *mut bindings::file,
         context: *mut bindings::dir_context,
@@ -475,6 +538,9 @@ impl<T: FileSystem> SymlinkOps<T> {
         &Self::AOPS
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe extern "C" fn read_folio(_: *mut bindings::file, folio: *mut bindings::folio) -> c_int {
         // SAFETY: The folio is locked, not yet uptodate and of the page cache of an object of this
         // table, which is of single pages in low memory (`vfs_inode_make_symlink`); so the page is
@@ -518,6 +584,9 @@ impl<T: FileSystem> ControlOps<T> {
         &Self::FILE
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe extern "C" fn permission(_: *mut mnt_idmap, _: *mut inode, mask: c_int) -> c_int {
         if mask as u32 & bindings::MAY_EXEC != 0 {
             return EACCES.to_errno();
@@ -525,6 +594,9 @@ impl<T: FileSystem> ControlOps<T> {
         0
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe extern "C" fn unlocked_ioctl(
         file: *mut bindings::file,
         cmd: c_uint,
@@ -532,7 +604,7 @@ impl<T: FileSystem> ControlOps<T> {
     ) -> c_long {
         // SAFETY: An open object of this table; the file keeps its super block whole.
         let sb = unsafe { SuperBlock::<T>::from_raw((*(*file).f_inode).i_sb) };
-        to_int(T::control(sb, cmd, arg as usize)) as c_long
+        to_int(T::control(sb, cmd, arg)) as c_long
     }
 }
 
@@ -550,6 +622,9 @@ impl<T: FileSystem> DentryOps<T> {
         &Self::OPS
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe extern "C" fn d_revalidate(
         _dir: *mut inode,
         _name: *const bindings::qstr,
@@ -572,6 +647,9 @@ impl<T: FileSystem> DentryOps<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe extern "C" fn d_delete(dentry: *const dentry) -> c_int {
         // SAFETY: An object of this table whose `d_lock` is held.
         let this = unsafe { Dentry::<T>::from_raw(dentry) };

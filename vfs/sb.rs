@@ -181,6 +181,9 @@ impl<T: FileSystem> SuperOps<T> {
         &Self::OPS
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of a super block of `T`.
     unsafe extern "C" fn alloc_inode(sb: *mut bindings::super_block) -> *mut bindings::inode {
         // SAFETY: `sb` is a super block of `T`: its type is the registration, which holds the cache
         // and cannot go away while a super block exists.
@@ -190,11 +193,17 @@ impl<T: FileSystem> SuperOps<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of a super block of `T`.
     unsafe extern "C" fn free_inode(inode: *mut bindings::inode) {
         // SAFETY: Called once, after a grace period, for an inode from `alloc_inode`.
         unsafe { InodeCache::<T>::free(inode) };
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of a super block of `T`.
     unsafe extern "C" fn evict_inode(inode: *mut bindings::inode) {
         // SAFETY: The inode is being evicted, and these two calls are what every `evict_inode`
         // owes.
@@ -204,6 +213,9 @@ impl<T: FileSystem> SuperOps<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, as the operation of this name, with an object of a super block of `T`.
     unsafe extern "C" fn statfs(
         dentry: *mut bindings::dentry,
         buf: *mut bindings::kstatfs,
@@ -218,9 +230,9 @@ impl<T: FileSystem> SuperOps<T> {
         let buf: *mut helpers::kstatfs = buf.cast();
         // SAFETY: The VFS passes a zeroed `kstatfs` to fill.
         unsafe {
-            (*buf).f_type = T::MAGIC as _;
+            (*buf).f_type = T::MAGIC as kernel::ffi::c_long;
             (*buf).f_bsize = 4096;
-            (*buf).f_namelen = T::NAME_MAX as _;
+            (*buf).f_namelen = T::NAME_MAX as kernel::ffi::c_long;
             (*buf).f_blocks = stat.blocks;
             (*buf).f_bfree = stat.blocks_free;
             (*buf).f_bavail = stat.blocks_available;

@@ -72,9 +72,9 @@ impl<const N: usize> Directory<N> {
                     unsafe {
                         let ctl = first.add(i);
                         ctl.write_bytes(0, 1);
-                        (*ctl).procname = entry.name.as_ptr().cast();
+                        (*ctl).procname = entry.name.as_char_ptr();
                         (*ctl).data = core::ptr::from_ref(&entry.number.0).cast_mut().cast();
-                        (*ctl).maxlen = core::mem::size_of::<i32>() as _;
+                        (*ctl).maxlen = core::mem::size_of::<i32>() as i32;
                         (*ctl).mode = entry.mode;
                         (*ctl).proc_handler = Some(bindings::proc_dointvec);
                     }
@@ -84,7 +84,7 @@ impl<const N: usize> Directory<N> {
                 // SAFETY: The table is initialised and pinned, and unregistered before it goes.
                 let header = unsafe {
                     bindings::register_sysctl_sz(
-                        name.as_ptr().cast(),
+                        name.as_char_ptr(),
                         core::ptr::addr_of!((*this.as_ptr()).table).cast(),
                         N,
                     )

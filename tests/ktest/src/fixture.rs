@@ -129,7 +129,13 @@ impl Fixture {
             COUNT.fetch_add(1, Ordering::Relaxed)
         );
         let base = std::env::temp_dir().join(&unique);
-        let (mnt, root) = (base.join("mnt"), spec.container.join(&unique));
+        let root = spec.container.join(&unique);
+        // Where a person would expect it, if somebody says so.
+        let mnt = match std::env::var_os("CODA_MNT") {
+            Some(mnt) if spec.device == 0 => mnt.into(),
+            _ => base.join("mnt"),
+        };
+        fs::create_dir_all(&base)?;
         fs::create_dir_all(&mnt)?;
         fs::create_dir(&root).with_context(|| root.display().to_string())?;
         let mut fixture = Fixture {

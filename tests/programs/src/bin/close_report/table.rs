@@ -2,8 +2,8 @@
 
 //! The same cases, for a person to read.
 
-use coda_proto::FlagWord;
-use ktest::{Row, Suite};
+use coda_proto::{C_O_NO_WRITES, C_O_WRITE, FlagWord};
+use ktest::Suite;
 use serde_json::Value;
 use std::process::ExitCode;
 
@@ -16,16 +16,12 @@ fn words(value: &Value) -> Vec<u32> {
         .collect()
 }
 
-fn modified(row: &Row) -> &'static str {
-    match row["verdict"].as_str() {
-        Some("Clean") => "no",
-        Some("Modified") => "yes",
-        Some("Both") => "no, yes",
-        Some("NoWriter") => "-",
-        _ => match words(&row["expected"]).iter().all(|w| w & 0x400 != 0) {
-            true => "no",
-            false => "yes",
-        },
+/// Whether the file was modified, as a close with this word has to see it.
+fn modified(word: Option<&u32>) -> &'static str {
+    match word {
+        Some(w) if w & C_O_NO_WRITES != 0 => "no",
+        Some(w) if w & C_O_WRITE != 0 => "yes",
+        _ => "-",
     }
 }
 
@@ -44,7 +40,7 @@ pub fn print(suite: Suite) -> ExitCode {
     let done = suite.run_for_table(|group, what, rows, outcome| {
         lines += 1;
         let row = rows.first().cloned().unwrap_or_default();
-        let got = words(&row["got"]);
+        let (expected, got) = (words(&row["expected"]), words(&row["got"]));
         let verdict = match &outcome {
             Ok(()) => "ok",
             Err(why) if why.starts_with("SKIP ") => {
@@ -57,23 +53,20 @@ pub fn print(suite: Suite) -> ExitCode {
             }
         };
         // A case has several closes now and then; each gets a line.
-        let first = got
-            .first()
-            .map(|&w| (format!("{w:#05x}"), FlagWord(w).to_string()));
-        let (word, decoded) = first.unwrap_or(("none".into(), "no close came".into()));
-        println!(
-            "{group:<6} {what:<WHAT$} {:<8} {word:<7} {decoded:<32} {verdict}",
-            modified(&row)
-        );
-        for w in got.iter().skip(1) {
-            println!(
-                "{:<6} {:<WHAT$} {:<8} {:<7} {}",
-                "",
-                "",
-                "",
-                format!("{w:#05x}"),
-                FlagWord(*w)
+        for n in 0..got.len().max(1) {
+            let (word, decoded) = match got.get(n) {
+                Some(&w) => (format!("{w:#05x}"), FlagWord(w).to_string()),
+                None => ("none".into(), "no close came".into()),
+            };
+            let (group, what, verdict) = match n {
+                0 => (group, what, verdict),
+                _ => ("", "", ""),
+            };
+            let line = format!(
+                "{group:<6} {what:<WHAT$} {:<8} {word:<7} {decoded:<32} {verdict}",
+                modified(expected.get(n))
             );
+            println!("{}", line.trim_end());
         }
         if let Err(why) = outcome {
             why.lines().for_each(|line| println!("       {line}"));
