@@ -682,7 +682,8 @@ impl<'a> Decoder<'a> {
     unknown_lints,
     unnecessary_transmutes,
     unreachable_pub,
-    clippy::all
+    clippy::all,
+    clippy::pedantic
 )]
 mod header {
     use kernel::ffi;

@@ -14,6 +14,7 @@
     unnecessary_transmutes,
     unreachable_pub,
     clippy::all,
+    clippy::pedantic,
     clippy::undocumented_unsafe_blocks
 )]
 
