@@ -7,8 +7,8 @@ use coda_selftests::containers;
 use coda_selftests::map::{Map, PAGE};
 use coda_selftests::sys::{self, Child, child, sleep_for_ever};
 use ktest::{
-    Case, Context, Fixture, Result, Rule, Spec, bail, ensure, ensure_eq, module_is_ours, patience,
-    run_to_end, skip, wait_for,
+    Case, Context, Fixture, Result, Rule, Spec, bail, ensure, ensure_eq, patience, run_to_end,
+    wait_for,
 };
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -19,21 +19,12 @@ use nix::unistd::Pid;
 use rand::{Rng, SeedableRng};
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 fn spec() -> Spec {
     Spec::on(containers::base().join("tmpfs"))
-}
-
-/// The module's settings, which coda_rs may not have yet.
-fn sysctl(name: &str) -> Result<PathBuf> {
-    let path = Path::new("/proc/sys/coda").join(name);
-    if module_is_ours() && !path.exists() {
-        skip!("coda_rs has no sysctl coda.{name}");
-    }
-    Ok(path)
 }
 
 /// A case that starts a cache manager of its own.
@@ -342,7 +333,7 @@ pub fn cases() -> Vec<Case> {
             "timeout",
             "other signals end a wait only after the timeout",
             |fixture| {
-                let sysctl = &sysctl("timeout")?;
+                let sysctl = Path::new("/proc/sys/coda/timeout");
                 let old = fs::read_to_string(sysctl).context("no sysctl coda.timeout")?;
                 fs::write(sysctl, "1")?;
                 let rule = fixture.rule(Rule::on("LOOKUP").name("f").once().with("hold", true))?;
@@ -369,7 +360,7 @@ pub fn cases() -> Vec<Case> {
         )
         .tag("sysctl"),
         case("hard", "with coda.hard, no signal ends a wait", |fixture| {
-            let sysctl = &sysctl("hard")?;
+            let sysctl = Path::new("/proc/sys/coda/hard");
             fs::write(sysctl, "1").context("no sysctl coda.hard")?;
             let rule = Rule::on("LOOKUP").name("f").once().with("hold", true);
             let rule = fixture.rule(rule)?;
@@ -477,7 +468,7 @@ pub fn cases() -> Vec<Case> {
                 fd: device.as_raw_fd(),
             };
             ensure_eq!(
-                device::mount(std::path::Path::new("/mnt"), Some(&data)),
+                device::mount(Path::new("/mnt"), Some(&data)),
                 Err(Errno::EBUSY)
             );
             fs::write(fixture.mnt.join("f"), b"alive")?;
