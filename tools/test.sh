@@ -16,8 +16,9 @@ bash "$tools/build-tests.sh"
 
 passed=0 failed=0 skipped=0
 state=$(mktemp -d -p "$OUT/run" test.XXXXXX 2>/dev/null || { mkdir -p "$OUT/run" && mktemp -d -p "$OUT/run" test.XXXXXX; })
-trap 'rm -rf "$state"' EXIT
-trap 'for pid in $(jobs -p); do kill -- "-$pid" 2>/dev/null; done; exit 130' INT TERM
+# However this ends, no guest goes on.
+trap 'for pid in $(jobs -p); do kill -- "-$pid" 2>/dev/null || true; done; rm -rf "$state"' EXIT
+trap 'exit 130' INT TERM
 
 # boot NAME ARGUMENTS-OF-vm.sh...
 boot() {
@@ -138,8 +139,9 @@ wait_until_left() {
 		sleep 1
 		line=
 		for name in "${running[@]}"; do
-			line+="$name: $(tr -d '\r' <"$state/$name.out" | grep -aE '(^|[# ])(not )?ok [0-9]' | tail -n 1 |
-				tr -cd '[:print:]' | sed 's/^[# ]*//' | cut -c1-45)   "
+			# There may be no case to show yet.
+			line+="$name: $(tr -d '\r' <"$state/$name.out" | { grep -aE '(^|[# ])(not )?ok [0-9]' || true; } |
+				tail -n 1 | tr -cd '[:print:]' | sed 's/^[# ]*//' | cut -c1-45)   "
 		done
 		if [ -t 2 ]; then
 			printf '\r\033[K%.*s' "$(($(tput cols 2>/dev/null || echo 80) - 1))" "[$(mmss $((SECONDS - boots_began)))] $line" >&2
