@@ -32,6 +32,9 @@ pub struct Ctx<'a> {
     pub name: &'a str,
     /// A watch from the case's beginning.
     pub watch: RefCell<Watch>,
+    /// In a control this case has to fail: what does not come at once is not
+    /// worth waiting for.
+    pub hopeless: bool,
     rows: RefCell<Vec<Row>>,
 }
 
@@ -70,7 +73,7 @@ impl Case {
             name: name.into(),
             tags: Vec::new(),
             what,
-            seconds: 10,
+            seconds: 20,
             may_leak: false,
             body: Box::new(body),
         }
@@ -82,7 +85,7 @@ impl Case {
         self
     }
 
-    /// Allows for more time than ten seconds.
+    /// Allows for more time than twenty seconds.
     pub fn seconds(mut self, seconds: u64) -> Self {
         self.seconds = seconds;
         self
@@ -319,7 +322,10 @@ impl Group {
                     }
                     match &broken {
                         Some(why) => Outcome::Fail(why.clone()),
-                        None => run_case(case, fixture.as_ref(), &mut rows),
+                        None => {
+                            let hopeless = matches!(expected, Some((Expectation::Fail, _)));
+                            run_case(case, fixture.as_ref(), &mut rows, hopeless)
+                        }
                     }
                 }
             };
@@ -418,14 +424,24 @@ fn surplus_closes(events: &[Event]) -> usize {
     events.iter().filter(bad).count()
 }
 
-fn run_case(case: &Case, fixture: Option<&Fixture>, rows: &mut Vec<Row>) -> Outcome {
-    match run_in_child(case, fixture, rows) {
+fn run_case(
+    case: &Case,
+    fixture: Option<&Fixture>,
+    rows: &mut Vec<Row>,
+    hopeless: bool,
+) -> Outcome {
+    match run_in_child(case, fixture, rows, hopeless) {
         Ok(outcome) => outcome,
         Err(e) => Outcome::Fail(format!("{e:#}")),
     }
 }
 
-fn run_in_child(case: &Case, fixture: Option<&Fixture>, rows: &mut Vec<Row>) -> Result<Outcome> {
+fn run_in_child(
+    case: &Case,
+    fixture: Option<&Fixture>,
+    rows: &mut Vec<Row>,
+    hopeless: bool,
+) -> Result<Outcome> {
     let mut watch = match fixture {
         Some(f) => f.watch()?,
         None => Watch::new(std::path::Path::new("/dev/null"))?,
@@ -442,6 +458,7 @@ fn run_in_child(case: &Case, fixture: Option<&Fixture>, rows: &mut Vec<Row>) -> 
                 fixture,
                 name: &case.name,
                 watch: RefCell::new(watch),
+                hopeless,
                 rows: RefCell::default(),
             };
             let result = std::panic::catch_unwind(AssertUnwindSafe(|| (case.body)(&ctx)));

@@ -96,6 +96,29 @@ impl Small {
         })
     }
 
+    /// An ext4 with DAX, on memory that the kernel's command line has set aside
+    /// (`memmap=SIZE!START`).
+    pub fn dax(name: &str) -> Result<Self> {
+        for module in ["nd_e820", "nd_pmem"] {
+            let _ = run("modprobe", &["-q", module]);
+        }
+        let device = Path::new("/dev/pmem0");
+        // The device is probed in the background.
+        if ktest::wait_for("it", ktest::patience(1), || {
+            Ok(device.exists().then_some(()))
+        })
+        .is_err()
+        {
+            bail!("the guest has no {}", device.display());
+        }
+        let dir = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir)?;
+        let text = |p: &Path| p.to_string_lossy().into_owned();
+        run("mkfs.ext4", &["-q", "-F", "-b", "4096", &text(device)])?;
+        run("mount", &["-o", "dax=always", &text(device), &text(&dir)])?;
+        Ok(Small { dir, image: None })
+    }
+
     /// Where it is.
     pub fn dir(&self) -> &Path {
         &self.dir

@@ -61,6 +61,48 @@ impl Map {
         )
     }
 
+    /// A shared mapping at a multiple of two megabytes, where huge pages can be.
+    pub fn shared_huge(fd: &OwnedFd, len: usize) -> Result<Self, Errno> {
+        const HUGE: usize = 2 << 20;
+        // The place is found by asking for more than is needed.
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let room = Self::new(fd, len + HUGE, libc::PROT_NONE, flags)?;
+        let start = room.address as usize;
+        let offset = start.next_multiple_of(HUGE) - start;
+        // SAFETY: all of it is inside the room, which nobody uses.
+        let address = unsafe {
+            libc::mmap(
+                room.address.add(offset).cast(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_FIXED,
+                fd.as_raw_fd(),
+                0,
+            )
+        };
+        // What is left of the room goes with the process.
+        room.forget();
+        if address == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        Ok(Map {
+            address: address.cast(),
+            len,
+        })
+    }
+
+    /// Whether huge pages of a file are mapped there, as /proc tells it.
+    pub fn is_huge(&self) -> std::io::Result<bool> {
+        let smaps = std::fs::read_to_string("/proc/self/smaps")?;
+        let start = format!("{:x}-", self.address as usize);
+        let mut lines = smaps.lines().skip_while(|l| !l.starts_with(&start));
+        Ok(lines
+            .by_ref()
+            .take_while(|l| !l.starts_with("VmFlags"))
+            .filter(|l| l.starts_with("ShmemPmdMapped") || l.starts_with("FilePmdMapped"))
+            .any(|l| l.split_whitespace().nth(1) != Some("0")))
+    }
+
     /// Where it is.
     pub fn address(&self) -> *mut u8 {
         self.address

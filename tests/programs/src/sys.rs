@@ -130,7 +130,7 @@ pub struct Child {
 impl Child {
     /// Waits for its exit with success.
     pub fn succeed(self) -> Result<()> {
-        self.succeed_within(8)
+        self.succeed_within(15)
     }
 
     /// The same with more patience, in seconds.
@@ -148,7 +148,7 @@ impl Child {
 
     /// Waits for its end, whatever that is.
     pub fn end(&self) -> Result<WaitStatus> {
-        self.end_within(8)
+        self.end_within(15)
     }
 
     fn end_within(&self, seconds: u64) -> Result<WaitStatus> {

@@ -384,7 +384,7 @@ impl Model<'_> {
             .collect();
         let total: usize = all.values().map(|f| f.closes.len()).sum();
         let mut got: HashMap<String, Vec<u32>> = HashMap::new();
-        wait_for("all closes", patience(5), || {
+        wait_for("all closes", patience(10), || {
             got.clear();
             for event in self.watch.requests("CLOSE", "")? {
                 if all.contains_key(event.text("fid")) {
@@ -500,7 +500,7 @@ fn victims(ctx: &Ctx<'_>) -> Result<()> {
             kid.die_of(signal)?;
         }
     }
-    wait_for("as many closes as opens", patience(5), || {
+    wait_for("as many closes as opens", patience(10), || {
         let stat = fixture.stat()?;
         let open = stat["open"].as_array().map(Vec::len);
         Ok((open == Some(0)).then_some(()))

@@ -1421,7 +1421,7 @@ fn files() -> Vec<Case> {
                 let seen =
                     ctx.watch
                         .borrow_mut()
-                        .wait("the flags", ktest::patience(3), |events| {
+                        .wait("the flags", ktest::patience(6), |events| {
                             events.iter().find(|e| e.text("ev") == "lingered").cloned()
                         })?;
                 ensure_eq!(seen.number("after"), seen.number("before"), "file flags");
@@ -2007,7 +2007,7 @@ fn with_intents() -> Vec<Case> {
                 drop(Map::shared(&fd, PAGE)?);
                 sys::close(fd)?;
                 let mut watch = ctx.watch.borrow_mut();
-                watch.wait("CLOSE", ktest::patience(3), |events| {
+                watch.wait("CLOSE", ktest::patience(6), |events| {
                     events.iter().any(|e| e.is_request("CLOSE")).then_some(())
                 })?;
                 let all: Vec<_> = watch

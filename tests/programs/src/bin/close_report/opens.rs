@@ -67,7 +67,7 @@ fn interrupted_open(name: &'static str, what: &'static str, signal: Signal, late
         // The answer may have been too late, or it may have been in time:
         // what counts is that both sides agree.
         let fid = t.fid();
-        ktest::wait_for("as many closes as opens", patience(3), || {
+        ktest::wait_for("as many closes as opens", patience(6), || {
             let opens = t.ctx.watch.borrow_mut().opens(&fid)?;
             let answered = t.ctx.watch.borrow_mut().update()?.iter().any(|e| {
                 e.text("op") == "OPEN_BY_FD" && matches!(e.text("ev"), "dropped" | "undone")
@@ -101,7 +101,7 @@ fn killed_openers(t: &T<'_>) -> Result<()> {
     }
     fixture.clear_rules()?;
     let fid = t.fid();
-    ktest::wait_for("as many closes as opens", patience(3), || {
+    ktest::wait_for("as many closes as opens", patience(6), || {
         let opens = t.ctx.watch.borrow_mut().opens(&fid)?;
         Ok((t.closes()?.len() == opens).then_some(()))
     })?;

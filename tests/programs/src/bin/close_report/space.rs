@@ -7,7 +7,7 @@ use crate::case::{CloseCase as C, RW_CLEAN, RW_DIRTY, T, Verdict};
 use coda_selftests::containers::{self, Small};
 use coda_selftests::map::{Map, PAGE};
 use coda_selftests::sys::{self, child};
-use ktest::{Group, Result, Spec, bail, ensure, ensure_eq};
+use ktest::{Group, Result, Spec, bail, ensure, ensure_eq, skip};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::uio;
@@ -91,7 +91,7 @@ fn huge_cases() -> Vec<C> {
             |t| {
                 t.make(&vec![b'o'; 2 * HUGE])?;
                 let fd = t.rw()?;
-                let map = Map::shared(&fd, 2 * HUGE)?;
+                let map = Map::shared_huge(&fd, 2 * HUGE)?;
                 ensure_eq!(map.load(HUGE), b'o');
                 map.store(HUGE + 5, b'h');
                 drop(map);
@@ -112,7 +112,7 @@ fn huge_cases() -> Vec<C> {
                     .open(&t.container)?
                     .set_len(2 * HUGE as u64)?;
                 let fd = t.rw()?;
-                let map = Map::shared(&fd, 2 * HUGE)?;
+                let map = Map::shared_huge(&fd, 2 * HUGE)?;
                 map.store(HUGE, b'h');
                 drop(map);
                 sys::close(fd)?;
@@ -127,13 +127,136 @@ fn huge_cases() -> Vec<C> {
             |t| {
                 t.make(&vec![b'o'; 2 * HUGE])?;
                 let fd = t.rw()?;
-                let map = Map::shared(&fd, 2 * HUGE)?;
+                let map = Map::shared_huge(&fd, 2 * HUGE)?;
                 ensure_eq!(map.load(HUGE), b'o');
+                if !map.is_huge()? {
+                    skip!("the kernel has mapped small pages");
+                }
                 drop(map);
                 sys::close(fd)?;
                 t.expect(&[RW_CLEAN])
             },
         ),
+    ]
+}
+
+/// Where pages are no pages: writes go to the medium by `pfn_mkwrite` and
+/// `huge_fault`, or by a fault that is a write from the first.
+fn dax_cases() -> Vec<C> {
+    use Verdict::{Both, Clean, Modified};
+    const HUGE: usize = 2 << 20;
+    let shared = |t: &T<'_>, len, act: fn(&Map) -> Result<()>| -> Result<()> {
+        let fd = t.rw()?;
+        let map = Map::shared_huge(&fd, len)?;
+        act(&map)?;
+        drop(map);
+        Ok(sys::close(fd)?)
+    };
+    vec![
+        C::new("map_store", Modified, "DAX: a store", move |t| {
+            t.make_pages(4)?;
+            shared(t, 4 * PAGE, |map| {
+                map.store(PAGE, b'd');
+                Ok(())
+            })?;
+            ensure_eq!(t.contents()?[PAGE], b'd');
+            t.expect(&[RW_DIRTY])
+        })
+        .mmap_store(),
+        C::new(
+            "map_read_store",
+            Modified,
+            "DAX: a load, then a store",
+            move |t| {
+                t.make_pages(4)?;
+                shared(t, 4 * PAGE, |map| {
+                    ensure_eq!(map.load(0), b'o');
+                    map.store(0, b'd');
+                    Ok(())
+                })?;
+                ensure_eq!(t.contents()?[0], b'd');
+                t.expect(&[RW_DIRTY])
+            },
+        )
+        .mmap_store(),
+        C::new("map_read", Clean, "DAX: loads", move |t| {
+            t.make_pages(4)?;
+            shared(t, 4 * PAGE, |map| {
+                ensure_eq!(map.load(0), b'o');
+                Ok(())
+            })?;
+            t.expect(&[RW_CLEAN])
+        }),
+        C::new(
+            "map_sync_store",
+            Both,
+            "DAX: stored and closed; mapped and read again",
+            move |t| {
+                t.make_pages(1)?;
+                shared(t, PAGE, |map| {
+                    map.store(0, b'd');
+                    map.sync()?;
+                    map.store(1, b'd');
+                    Ok(())
+                })?;
+                shared(t, PAGE, |map| {
+                    ensure_eq!(map.load(1), b'd');
+                    Ok(())
+                })?;
+                t.expect(&[RW_DIRTY, RW_CLEAN])
+            },
+        )
+        .mmap_store(),
+        C::new(
+            "map_huge_store",
+            Modified,
+            "DAX: a store to a huge page",
+            move |t| {
+                t.make(&vec![b'o'; 2 * HUGE])?;
+                shared(t, 2 * HUGE, |map| {
+                    map.store(HUGE + 9, b'd');
+                    Ok(())
+                })?;
+                ensure_eq!(t.contents()?[HUGE + 9], b'd');
+                t.expect(&[RW_DIRTY])
+            },
+        )
+        .mmap_store(),
+        C::new(
+            "map_huge_read_store",
+            Modified,
+            "DAX: a load, then a store to a huge page",
+            move |t| {
+                t.make(&vec![b'o'; 2 * HUGE])?;
+                shared(t, 2 * HUGE, |map| {
+                    ensure_eq!(map.load(HUGE), b'o');
+                    map.store(HUGE, b'd');
+                    Ok(())
+                })?;
+                t.expect(&[RW_DIRTY])
+            },
+        )
+        .mmap_store(),
+        C::new(
+            "map_huge_read",
+            Clean,
+            "DAX: loads from huge pages",
+            move |t| {
+                t.make(&vec![b'o'; 2 * HUGE])?;
+                shared(t, 2 * HUGE, |map| {
+                    ensure_eq!(map.load(HUGE), b'o');
+                    Ok(())
+                })?;
+                t.expect(&[RW_CLEAN])
+            },
+        ),
+        C::new("write", Modified, "DAX: write(2)", |t| {
+            t.make_pages(1)?;
+            let fd = t.rw()?;
+            sys::write(&fd, b"d")?;
+            sys::close(fd)?;
+            t.expect(&[RW_DIRTY])
+        }),
     ]
 }
 
@@ -172,6 +295,7 @@ pub fn groups() -> (Vec<Group>, Vec<Small>) {
             huge_cases(),
             &mut mounts,
         ),
+        on("dax-ext4", Small::dax("coda-dax"), dax_cases(), &mut mounts),
     ];
     (groups, mounts)
 }

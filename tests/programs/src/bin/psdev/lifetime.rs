@@ -123,7 +123,7 @@ fn killed_waiters(fixture: &mut Fixture, op: &'static str, delay_ms: u64) -> Res
     fixture.clear_rules()?;
     ensure!(rounds > 3, "too slow to show anything");
     // All is closed that was opened.
-    wait_for("closes", patience(5), || {
+    wait_for("closes", patience(10), || {
         let stat = fixture.stat()?;
         Ok(stat["open"]
             .as_array()
@@ -188,7 +188,7 @@ pub fn cases() -> Vec<Case> {
                 );
                 ensure!(fs::read_dir(&fixture.mnt).is_err(), "it was listed");
                 ensure!(
-                    began.elapsed() < patience(5),
+                    began.elapsed() < patience(10),
                     "it took {:?}",
                     began.elapsed()
                 );
@@ -295,7 +295,7 @@ pub fn cases() -> Vec<Case> {
                         began.elapsed()
                     );
                     // And the cache manager is told.
-                    watch.wait("CODA_SIGNAL", patience(3), |events| {
+                    watch.wait("CODA_SIGNAL", patience(6), |events| {
                         events.iter().any(|e| e.is_request("SIGNAL")).then_some(())
                     })?;
                     fixture.release(rule)?;
@@ -428,12 +428,12 @@ pub fn cases() -> Vec<Case> {
                 let mut watch = fixture.watch()?;
                 sys::write(&fd, b"more")?;
                 sys::close(fd)?;
-                watch.wait("the close", patience(3), |events| {
+                watch.wait("the close", patience(6), |events| {
                     events.iter().any(|e| e.is_request("CLOSE")).then_some(())
                 })?;
                 // The device can be mounted again once all of that is gone.
                 fixture.kill_manager()?;
-                wait_for("the device", patience(5), || {
+                wait_for("the device", patience(10), || {
                     Ok(fixture.start_manager().ok())
                 })
             },
@@ -451,11 +451,11 @@ pub fn cases() -> Vec<Case> {
                 map.store(0, b'm');
                 let mut watch = fixture.watch()?;
                 drop(map);
-                watch.wait("the close", patience(3), |events| {
+                watch.wait("the close", patience(6), |events| {
                     events.iter().any(|e| e.is_request("CLOSE")).then_some(())
                 })?;
                 fixture.kill_manager()?;
-                wait_for("the device", patience(5), || {
+                wait_for("the device", patience(10), || {
                     Ok(fixture.start_manager().ok())
                 })
             },

@@ -310,7 +310,7 @@ pub fn cases() -> Vec<Case> {
                     t.ctx
                         .watch
                         .borrow_mut()
-                        .wait("the second answer", patience(3), |events| {
+                        .wait("the second answer", patience(6), |events| {
                             events
                                 .iter()
                                 .any(|e| {
