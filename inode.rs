@@ -16,7 +16,7 @@ use crate::{
         fs::{Refusal, StatFs},
         inode::{mode, InodeRef, RcuInode},
         sb::MountLink,
-        task, Attr, Dentry, File, FileSystem, INode, Name, SuperBlock,
+        task, warn_limited, Attr, Dentry, File, FileSystem, INode, Name, SuperBlock,
     },
     wire::{self, Message},
 };
@@ -70,7 +70,7 @@ fn revalidate(inode: &INode<Coda>) -> Result {
     if attr.mode.is_some_and(|new| new & mode::S_IFMT != kind) {
         // The operations of the inode are those of its type, so this one is lost; a lookup makes
         // another.
-        pr_warn!("inode {}, fid {} changed type\n", inode.ino(), fid);
+        warn_limited!("inode {}, fid {} changed type\n", inode.ino(), fid);
         cnode.flag(flags | cnode::PURGE);
         return Err(EIO);
     }

@@ -21,11 +21,10 @@
 //!   modified (see [`WriteState::doubt`]).
 
 use crate::{
-    sysctl::timeout,
+    upcall::Patience,
     vfs::{
         errno::{EDQUOT, EOPNOTSUPP},
-        task,
-        wait::{signal_pending, Event, SignalsBlocked, Wake},
+        wait::{Event, Wake},
     },
 };
 use kernel::{
@@ -101,16 +100,10 @@ impl WriteState {
         // From here on closes say "modified", so that this has an end.
         self.counts.lock().truncations += 1;
         let truncation = Truncation { state: self };
-        let mut signals = Some(SignalsBlocked::new());
-        let mut seconds = 0;
+        let mut patience = Patience::new();
         while let Some(drained) = self.drained()? {
-            if seconds >= timeout() {
-                signals.take();
-            }
-            match drained.wait(true, 1000) {
-                Wake::Done => {}
-                Wake::Signal => return Err(EINTR),
-                Wake::TimedOut => seconds += 1,
+            if patience.wait(&drained, true, 1000) == Wake::Signal {
+                return Err(EINTR);
             }
         }
         Ok(truncation)
@@ -195,19 +188,13 @@ impl Writer {
             }
         }
         // It stays modified for as long as this open counts, so no such close is added.
-        let mut signals = Some(SignalsBlocked::new());
-        let mut seconds = 0;
+        let mut patience = Patience::new();
         // Without memory for waiting it goes as it is: a close must be sent.
         while let Ok(Some(drained)) = self.state.drained() {
             // As for the close itself: a signal cannot end this before its time.
-            if drained.wait(false, 1000) == Wake::TimedOut {
-                seconds += 1;
-            }
-            if seconds >= timeout() {
-                signals.take();
-                if signal_pending() || task::cannot_be_signalled() {
-                    break;
-                }
+            patience.wait(&drained, false, 1000);
+            if patience.is_lost() {
+                break;
             }
         }
         false

@@ -29,7 +29,7 @@ use crate::{
         self, backing,
         fs::Refusal,
         sb::MountLink,
-        wait::{Event, SignalsBlocked, Wake},
+        wait::{signal_pending, Event, SignalsBlocked, Wake},
         warn_limited,
     },
     wire::{op, Decoder, Fid, Intent, Message, OutHeader},
@@ -47,6 +47,47 @@ use kernel::{
         Arc, Mutex, SpinLock,
     },
 };
+
+/// How much a wait that comes down to the cache manager puts up with.
+///
+/// For the first seconds (`timeout`) no signal but SIGKILL, SIGSTOP and SIGINT is taken; after that
+/// any is, and a wait that does not heed signals has an end if one is pending, or if the task cannot
+/// get any. If the administrator wants it so (`hard`), there is no end.
+pub(crate) struct Patience {
+    signals: Option<SignalsBlocked>,
+    milliseconds: u32,
+}
+
+impl Patience {
+    /// At the beginning of a wait.
+    pub(crate) fn new() -> Self {
+        Self {
+            signals: Some(SignalsBlocked::new()),
+            milliseconds: 0,
+        }
+    }
+
+    /// Waits a slice of at most `ms`, heeding signals if that is wanted and allowed.
+    pub(crate) fn wait(&mut self, event: &Event, interruptible: bool, ms: u32) -> Wake {
+        let wake = event.wait(interruptible && !hard(), ms);
+        if wake == Wake::TimedOut {
+            self.milliseconds = self.milliseconds.saturating_add(ms);
+            if self.is_over() {
+                self.signals.take();
+            }
+        }
+        wake
+    }
+
+    fn is_over(&self) -> bool {
+        !hard() && self.milliseconds / 1000 >= timeout()
+    }
+
+    /// Whether nobody cares any more.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.is_over() && (signal_pending() || vfs::task::cannot_be_signalled())
+    }
+}
 
 /// Why an upcall failed.
 pub(crate) struct Failure {
@@ -350,16 +391,11 @@ impl Comm {
             return Ok(());
         }
         let never = Arc::pin_init(Event::new(), GFP_KERNEL)?;
-        let mut signals = Some(SignalsBlocked::new());
-        let mut slices = 0;
+        let mut patience = Patience::new();
         while self.has_orphans() {
-            if slices / 20 >= timeout() {
-                signals.take();
-            }
-            if never.wait(true, 50) == Wake::Signal {
+            if patience.wait(&never, true, 50) == Wake::Signal {
                 return Err(EINTR);
             }
-            slices += 1;
         }
         Ok(())
     }
@@ -390,30 +426,16 @@ impl Comm {
 
     /// Waits for the end of a request. `EINTR` if it was given up.
     fn wait(&self, unique: u32, request: &Request, wait: Wait) -> Result<Reply, Failure> {
-        let mut signals = Some(SignalsBlocked::new());
-        let mut seconds = 0;
+        let mut patience = Patience::new();
         loop {
             let read = matches!(request.state.lock().status, Status::Read);
-            let interruptible = match wait {
-                _ if hard() => false,
-                Wait::Plain => true,
-                Wait::Close => read,
-            };
-            match request.over.wait(interruptible, 1000) {
+            match patience.wait(&request.over, wait == Wait::Plain || read, 1000) {
                 Wake::Done => break,
                 Wake::Signal => {}
-                Wake::TimedOut => {
-                    seconds += 1;
-                    if hard() || seconds < timeout() {
-                        continue;
-                    }
-                    signals.take();
-                    // A close is sent uninterruptibly, and an exiting task gets no more signals:
-                    // this is where they find out that nobody cares.
-                    if !vfs::wait::signal_pending() && !vfs::task::cannot_be_signalled() {
-                        continue;
-                    }
-                }
+                // A close is sent uninterruptibly, and an exiting task gets no more signals: this is
+                // where they find out.
+                Wake::TimedOut if patience.is_lost() => {}
+                Wake::TimedOut => continue,
             }
             match self.give_up(unique, request, wait) {
                 GivenUp::Unread => return Err(Failure::sure(EINTR)),

@@ -21,10 +21,11 @@
 //!   wrapped `vm_ops`.
 //!
 //! No `open` or `close` of a memory area is wrapped: an area holds a reference to the file for as
-//! long as it exists, splits, copies and moves included, and that is all the accounting there has
-//! to be. (The exception is a host that is itself stacked on another file system and puts that one's
-//! file into the area: see [`StackedVmOps`].) The way from a fault to the `State` is `vma->vm_file->f_op`, not `vma->vm_ops`; so it
-//! survives that somebody above us puts a table of his own over ours.
+//! long as it exists, splits, copies and moves included, and that is all the accounting there has to
+//! be. (The exception is a host that is itself stacked on another file system, and puts that one's
+//! file into the area: see [`StackedVmOps`].) The way from a fault to the `State` is
+//! `vma->vm_file->f_op`, not `vma->vm_ops`; so it survives that somebody above us puts a table of
+//! his own over ours.
 //!
 //! # How stores are detected
 //!
@@ -322,8 +323,8 @@ impl<H: BackingHooks> State<H> {
         let (host_f_op, host) = unsafe { ((*file).f_op, &*(*file).f_op) };
         let mut f_op = *host;
         f_op.release = Some(Self::release);
-        // Only a fixed mapping (`remap_file_pages(2)`) could get here, and shmem's wants a file with
-        // shmem's own table.
+        // Only who maps this very file gets here (`remap_file_pages(2)`, an `mremap(2)` that moves),
+        // and shmem's wants a file with shmem's own table.
         f_op.get_unmapped_area = None;
         if host.fallocate.is_some() {
             f_op.fallocate = Some(Self::fallocate);

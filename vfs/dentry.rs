@@ -4,7 +4,11 @@
 //!
 //! C headers: [`include/linux/dcache.h`](srctree/include/linux/dcache.h).
 
-use super::{bindings as helpers, fs::FileSystem, inode::INode};
+use super::{
+    bindings as helpers,
+    fs::FileSystem,
+    inode::{INode, RcuInode},
+};
 use core::{ffi::c_void, marker::PhantomData, ptr::NonNull};
 use kernel::{bindings, types::Opaque};
 
@@ -93,7 +97,7 @@ impl<T: FileSystem> Dentry<T> {
             let each = unsafe { &mut *arg.cast::<F>() };
             // SAFETY: The child is of the parent's super block; `d_lock` of the parent and the RCU
             // read lock keep the inode alive during the call.
-            each(unsafe { INode::<T>::from_raw(inode) }.data());
+            each(unsafe { RcuInode::<T>::from_raw(inode) }.data());
         }
         // SAFETY: The dentry is alive; `call::<T, F>` matches the type of the argument.
         unsafe {
@@ -106,19 +110,20 @@ impl<T: FileSystem> Dentry<T> {
     }
 }
 
-/// An owned reference to a dentry of `T`.
-pub(crate) struct DentryRef<T: FileSystem>(NonNull<Dentry<T>>);
+/// An owned reference to a dentry of `T`, which does not outlive what keeps the super block whole.
+pub(crate) struct DentryRef<'sb, T: FileSystem>(NonNull<Dentry<T>>, PhantomData<&'sb T>);
 
-impl<T: FileSystem> DentryRef<T> {
+impl<T: FileSystem> DentryRef<'_, T> {
     /// # Safety
     ///
-    /// `ptr` is a dentry of `T`, and its caller gives away a reference to it.
+    /// `ptr` is a dentry of `T`, the caller gives away a reference to it, and its super block stays
+    /// whole during the lifetime of the result.
     pub(super) unsafe fn from_raw(ptr: NonNull<bindings::dentry>) -> Self {
-        Self(ptr.cast())
+        Self(ptr.cast(), PhantomData)
     }
 }
 
-impl<T: FileSystem> core::ops::Deref for DentryRef<T> {
+impl<T: FileSystem> core::ops::Deref for DentryRef<'_, T> {
     type Target = Dentry<T>;
 
     fn deref(&self) -> &Dentry<T> {
@@ -127,7 +132,7 @@ impl<T: FileSystem> core::ops::Deref for DentryRef<T> {
     }
 }
 
-impl<T: FileSystem> Drop for DentryRef<T> {
+impl<T: FileSystem> Drop for DentryRef<'_, T> {
     fn drop(&mut self) {
         // SAFETY: This value owns the reference that is dropped here.
         unsafe { bindings::dput(self.0.as_ptr().cast()) };

@@ -383,7 +383,7 @@ impl<T: FileSystem> INode<T> {
     }
 
     /// Some dentry of the inode, if the dcache has one.
-    pub(crate) fn find_alias(&self) -> Option<DentryRef<T>> {
+    pub(crate) fn find_alias(&self) -> Option<DentryRef<'_, T>> {
         // SAFETY: The inode is alive.
         let dentry = NonNull::new(unsafe { bindings::d_find_alias(self.as_ptr()) })?;
         // SAFETY: `d_find_alias` returned a reference to a dentry of this inode's super block.
