@@ -110,9 +110,6 @@ oops=1
 [ "$module" != coda ] || oops=
 cpu=max
 append="console=ttyS0,115200 panic=-1 ${oops:+oops=panic }log_buf_len=16M rcupdate.rcu_cpu_stall_timeout=120 mitigations=off"
-# A part of the memory poses as a persistent one, for file systems with DAX. The
-# debug kernel has no driver for it.
-[ "$kernel" != stock ] || append+=' memmap=192M!1G'
 case $kernel in
 stock)
 	image=$CACHE/kernel/$REL/image/vmlinuz
