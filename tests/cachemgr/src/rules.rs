@@ -271,3 +271,89 @@ impl Rules {
         self.changed.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subject(op: Opcode) -> Subject<'static> {
+        Subject {
+            op,
+            fid: None,
+            names: vec![b"f"],
+            pid: 7,
+        }
+    }
+
+    fn pattern(op: &str) -> Pattern {
+        Pattern {
+            op: Some(op.into()),
+            ..Pattern::default()
+        }
+    }
+
+    #[test]
+    fn some_are_skipped_and_some_are_counted() {
+        let rules = Rules::default();
+        let pattern = Pattern {
+            skip: 1,
+            count: Some(2),
+            ..pattern("LOOKUP")
+        };
+        let id = rules.add(pattern, Effect::default()).unwrap();
+        let met: Vec<bool> = (0..5)
+            .map(|_| rules.meet(&subject(Opcode::LOOKUP)).is_some())
+            .collect();
+        assert_eq!(met, [false, true, true, false, false]);
+        assert!(rules.meet(&subject(Opcode::CLOSE)).is_none());
+        assert_eq!(rules.wait_hits(id, 2, Duration::ZERO), 2);
+        rules.clear(Some(id));
+        assert_eq!(rules.wait_hits(id, 2, Duration::ZERO), 2);
+    }
+
+    #[test]
+    fn names_have_to_fit() {
+        let rules = Rules::default();
+        let other = Pattern {
+            name: Some("g".into()),
+            ..pattern("LOOKUP")
+        };
+        rules.add(other, Effect::default()).unwrap();
+        assert!(rules.meet(&subject(Opcode::LOOKUP)).is_none());
+        assert!(rules.add(pattern("NONSENSE"), Effect::default()).is_err());
+    }
+
+    #[test]
+    fn what_is_held_is_let_go() {
+        let effect = Effect {
+            hold: true,
+            ..Effect::default()
+        };
+        // By a release, by an interruption, and by the rule's end.
+        for way in 0..3 {
+            let rules = Rules::default();
+            let id = rules.add(pattern("LOOKUP"), effect.clone()).unwrap();
+            let met = rules.meet(&subject(Opcode::LOOKUP)).unwrap();
+            let flight = Flight::default();
+            std::thread::scope(|scope| {
+                let waiter = scope.spawn(|| rules.wait(&met, &flight));
+                match way {
+                    0 => rules.release(Some(id)),
+                    1 => rules.interrupt(&flight),
+                    _ => rules.clear(None),
+                }
+                waiter.join().unwrap();
+            });
+        }
+    }
+
+    #[test]
+    fn effects_are_read_from_json() {
+        let effect: Effect =
+            serde_json::from_str(r#"{"result":-5,"patch":[[12,"ff00"]],"hold":true}"#).unwrap();
+        assert_eq!(effect.result, Some(-5));
+        assert_eq!(effect.patch, [(12, "ff00".to_owned())]);
+        assert!(effect.hold && !effect.late);
+        assert!(serde_json::from_str::<Effect>(r#"{"holt":true}"#).is_err());
+    }
+}

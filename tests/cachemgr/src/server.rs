@@ -659,3 +659,64 @@ fn spoil(bytes: &mut Vec<u8>, effect: &Effect) {
         bytes.truncate(size);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spoilt(effect: &str) -> Vec<u8> {
+        let mut bytes: Vec<u8> = (0..16).collect();
+        spoil(&mut bytes, &serde_json::from_str(effect).unwrap());
+        bytes
+    }
+
+    #[test]
+    fn replies_are_spoilt_as_told() {
+        assert_eq!(spoilt("{}").len(), 16);
+        assert_eq!(spoilt(r#"{"truncate":8}"#).len(), 8);
+        assert_eq!(spoilt(r#"{"pad_to":20}"#)[16..], [0xa5; 4]);
+        assert_eq!(spoilt(r#"{"patch":[[1,"ffee"]]}"#)[..4], [0, 0xff, 0xee, 3]);
+        assert_eq!(spoilt(r#"{"patch":[[18,"77"]]}"#)[16..], [0, 0, 0x77]);
+        assert_eq!(spoilt(r#"{"fd":-1}"#)[12..], [0xff; 4]);
+        assert_eq!(spoilt(r#"{"unique_add":1}"#)[4..8], [5, 5, 6, 7]);
+    }
+
+    #[test]
+    fn requests_are_described() {
+        let mut msg = NameIn {
+            fid: Fid([1, 2, 3, 4]),
+            name: size_of::<NameIn>() as i32,
+            ..NameIn::default()
+        }
+        .as_bytes()
+        .to_vec();
+        // A name that does not end.
+        msg.extend(b"name");
+        assert_eq!(describe(Opcode::REMOVE, &msg).err(), Some(Errno::INVAL));
+        msg.push(0);
+        let (fields, fid, names) = describe(Opcode::REMOVE, &msg).unwrap();
+        assert_eq!(fields["name"], "name");
+        assert_eq!(fid, Some(Fid([1, 2, 3, 4])));
+        assert_eq!(names, [b"name"]);
+        assert!(describe(Opcode::RENAME, &msg).is_err());
+    }
+
+    #[test]
+    fn pioctls_give_back_what_they_got() {
+        let head = IoctlIn {
+            cmd: 0xc028_5616,
+            len: 4,
+            data: size_of::<IoctlIn>() as u64,
+            ..IoctlIn::default()
+        };
+        let mut msg = head.as_bytes().to_vec();
+        assert!(ioctl(&msg).is_err());
+        msg.extend(b"ping");
+        assert_eq!(
+            ioctl(&msg).unwrap().bytes[size_of::<IoctlOut>()..],
+            *b"ping"
+        );
+        msg[37] = b'X';
+        assert_eq!(ioctl(&msg).err(), Some(Errno::OPNOTSUPP));
+    }
+}

@@ -613,3 +613,132 @@ fn no_change() -> Vattr {
         ..Vattr::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coda_proto::{C_O_CREAT, dirents};
+    use rustix::process::getuid;
+    use std::fs::File;
+    use std::io::Read;
+    use tempfile::TempDir;
+
+    fn store(venus_dirs: bool) -> (TempDir, Store, u32) {
+        let dir = TempDir::new().unwrap();
+        let options = Options {
+            venus_dirs,
+            dirent_types: true,
+        };
+        let store = Store::new(dir.path(), options).unwrap();
+        (dir, store, getuid().as_raw())
+    }
+
+    #[test]
+    fn fids_follow_renames() {
+        let (dir, store, uid) = store(false);
+        let (fid, attr) = store
+            .create(store.root(), uid, b"old", 0o644, true, false)
+            .unwrap();
+        assert_eq!((attr.kind, attr.mode, attr.size), (vtype::REG, 0o644, 0));
+        assert_eq!(fid.0[2] & 1, 0);
+        assert_eq!(store.root().0[2] & 1, 1);
+        store
+            .rename((store.root(), b"old"), (store.root(), b"new"), uid)
+            .unwrap();
+        assert_eq!(store.lookup(store.root(), uid, b"new").unwrap().0, fid);
+        assert_eq!(store.lookup(store.root(), uid, b"old"), Err(Errno::NOENT));
+        assert!(dir.path().join("new").exists());
+    }
+
+    #[test]
+    fn removed_objects_live_while_open() {
+        let (_dir, store, uid) = store(false);
+        let root = store.root();
+        let (fid, _) = store.create(root, uid, b"f", 0o600, true, false).unwrap();
+        let flags = C_O_READ | C_O_WRITE | C_O_CREAT;
+        store.open(fid, uid, flags).unwrap();
+        store.remove(root, uid, b"f", false).unwrap();
+        assert_eq!(store.getattr(fid).unwrap().nlink, 0);
+        assert_eq!(store.close(fid, flags), Ok(Opens::default()));
+        assert_eq!(store.getattr(fid), Err(Errno::NOENT));
+    }
+
+    #[test]
+    fn opens_are_counted() {
+        let (_dir, store, uid) = store(false);
+        let root = store.root();
+        let (fid, _) = store.create(root, uid, b"f", 0o600, true, false).unwrap();
+        store.open(fid, uid, C_O_READ).unwrap();
+        store.open(fid, uid, C_O_WRITE).unwrap();
+        let both = Opens {
+            readers: 1,
+            writers: 1,
+        };
+        assert_eq!(store.opens(), [(fid, both)]);
+        store.close(fid, C_O_WRITE).unwrap();
+        store.close(fid, C_O_READ).unwrap();
+        assert_eq!(store.opens(), []);
+        assert_eq!(store.close(fid, C_O_READ), Err(Errno::BADF));
+    }
+
+    #[test]
+    fn truncation_is_ours() {
+        let (dir, store, uid) = store(false);
+        std::fs::write(dir.path().join("f"), b"contents").unwrap();
+        let (fid, _) = store.lookup(store.root(), uid, b"f").unwrap();
+        store.open(fid, uid, C_O_READ | C_O_TRUNC).unwrap();
+        assert_eq!(store.getattr(fid).unwrap().size, 8);
+        store.open(fid, uid, C_O_WRITE | C_O_TRUNC).unwrap();
+        assert_eq!(store.getattr(fid).unwrap().size, 0);
+        let size = Vattr {
+            size: 5,
+            ..no_change()
+        };
+        store.setattr(fid, uid, &size).unwrap();
+        assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), [0; 5]);
+    }
+
+    #[test]
+    fn create_takes_what_is_there() {
+        let (dir, store, uid) = store(false);
+        let root = store.root();
+        std::fs::write(dir.path().join("f"), b"contents").unwrap();
+        let exists = store.create(root, uid, b"f", 0o600, true, false);
+        assert_eq!(exists, Err(Errno::EXIST));
+        let (fid, attr) = store.create(root, uid, b"f", 0o600, false, false).unwrap();
+        assert_eq!(attr.size, 8);
+        let (again, attr) = store.create(root, uid, b"f", 0o600, false, true).unwrap();
+        assert_eq!((again, attr.size), (fid, 0));
+    }
+
+    #[test]
+    fn directories_can_be_files() {
+        let (dir, store, uid) = store(true);
+        for n in 0..300 {
+            std::fs::write(dir.path().join(format!("file-{n}")), b"").unwrap();
+        }
+        let fd = store.open(store.root(), uid, C_O_READ).unwrap();
+        let mut bytes = Vec::new();
+        File::from(fd).read_to_end(&mut bytes).unwrap();
+        let all: Vec<_> = dirents(&bytes).map(Result::unwrap).collect();
+        assert_eq!(all.len(), 302);
+        let entry = all.iter().find(|e| e.name == b"file-7").unwrap();
+        let (fid, _) = store.lookup(store.root(), uid, b"file-7").unwrap();
+        assert_eq!(entry.fileno, fid.inode_number());
+        assert_eq!(entry.kind, dirtype::REG);
+    }
+
+    #[test]
+    fn an_old_fid_stays_good() {
+        let (_dir, store, uid) = store(false);
+        let root = store.root();
+        let (old, _) = store.create(root, uid, b"f", 0o600, true, false).unwrap();
+        let new = store.replace(old).unwrap();
+        assert_ne!(old, new);
+        assert_eq!(store.lookup(root, uid, b"f").unwrap().0, new);
+        assert_eq!(
+            store.getattr(old).unwrap().fileid,
+            i64::from(old.inode_number())
+        );
+    }
+}
