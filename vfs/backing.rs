@@ -20,12 +20,14 @@
 //!   by `remap_file_pages(2)`, which maps the file of an existing area anew. Both get the same
 //!   wrapped `vm_ops`.
 //!
-//! No `open` or `close` of a memory area is wrapped: an area holds a reference to the file for as
-//! long as it exists, splits, copies and moves included, and that is all the accounting there has to
-//! be. (The exception is a host that is itself stacked on another file system, and puts that one's
-//! file into the area: see [`StackedVmOps`].) The way from a fault to the `State` is
-//! `vma->vm_file->f_op`, not `vma->vm_ops`; so it survives that somebody above us puts a table of
-//! his own over ours.
+//! An area holds a reference to the file for as long as it exists, splits, copies and moves included,
+//! and that is all the accounting there has to be for its lifetime. (The exception is a host that is
+//! itself stacked on another file system, and puts that one's file into the area: see
+//! [`StackedVmOps`].) The way from a fault to the `State` is `vma->vm_file->f_op`, not `vma->vm_ops`;
+//! so it survives that somebody above us puts a table of his own over ours. That he calls ours at
+//! every store cannot be known, though: `open` and `close` of areas are wrapped to find out that it
+//! happened. If an area closes with another table than ours, or without our being told, the file
+//! counts as modified.
 //!
 //! # How stores are detected
 //!
@@ -53,7 +55,11 @@ use kernel::{
     ffi::{c_int, c_long, c_uint},
     fs::File as AnyFile,
     prelude::*,
-    sync::{aref::ARef, SetOnce},
+    sync::{
+        aref::ARef,
+        atomic::{Atomic, Relaxed},
+        SetOnce,
+    },
 };
 
 /// The owner's data of a backing file.
@@ -288,6 +294,8 @@ struct State<H: BackingHooks> {
     host_f_op: *const bindings::file_operations,
     vm_ops: SetOnce<WrappedVmOps>,
     stacked: SetOnce<StackedVmOps>,
+    /// How many areas have the wrapped table, as far as their `open` and `close` tell.
+    areas: Atomic<i32>,
     hooks: H,
 }
 
@@ -341,6 +349,7 @@ impl<H: BackingHooks> State<H> {
                 host_f_op,
                 vm_ops: SetOnce::new(),
                 stacked: SetOnce::new(),
+                areas: Atomic::new(0),
                 hooks,
             },
             GFP_KERNEL,
@@ -375,6 +384,10 @@ impl<H: BackingHooks> State<H> {
                 None => 0,
             };
             (*file).f_op = host;
+            if (*state).areas.load(Relaxed) != 0 {
+                // Every area is gone, but not all of them said so: somebody took our table away.
+                (*state).hooks.modified();
+            }
             drop(KBox::from_raw(state));
             ret
         }
@@ -530,6 +543,8 @@ impl<H: BackingHooks> State<H> {
             // SAFETY: The host's table is static.
             if let Some(host_ops) = unsafe { host.as_ref() } {
                 let mut table = *host_ops;
+                table.open = Some(Self::area_open);
+                table.close = Some(Self::area_close);
                 table.page_mkwrite = Some(Self::page_mkwrite);
                 table.pfn_mkwrite = Some(Self::pfn_mkwrite);
                 if host_ops.fault.is_some() {
@@ -547,13 +562,66 @@ impl<H: BackingHooks> State<H> {
             }
         }
         match self.vm_ops.as_ref() {
-            Some(wrapped) if wrapped.host == host => &wrapped.table,
+            Some(wrapped) if wrapped.host == host => {
+                self.areas.fetch_add(1, Relaxed);
+                &wrapped.table
+            }
             // The host has no operations, changed its mind about which, or another thread maps the
             // same open file for the first time at this moment. Stores could go unseen: report
             // one.
             _ => {
                 self.hooks.modified();
                 host
+            }
+        }
+    }
+
+    /// The state of an area, with the tables that were made for it; `None` if somebody gave our table
+    /// to an area of a file that is not ours.
+    ///
+    /// # Safety
+    ///
+    /// `area` holds its reference to its file during `'a`.
+    unsafe fn of_area<'a>(
+        area: *const bindings::vm_area_struct,
+    ) -> Option<(&'a Self, &'a WrappedVmOps)> {
+        // SAFETY: The caller's promise.
+        let state = unsafe { Self::of_file((*area).vm_file) }?;
+        Some((state, state.vm_ops.as_ref()?))
+    }
+
+    /// # Safety
+    ///
+    /// Called by the kernel alone, as the operation of this name: by the table of a file or an area
+    /// that was given it here.
+    unsafe extern "C" fn area_open(area: *mut bindings::vm_area_struct) {
+        // SAFETY: The area is alive and has its file; the host's table is static.
+        unsafe {
+            if let Some((state, wrapped)) = Self::of_area(area) {
+                state.areas.fetch_add(1, Relaxed);
+                if let Some(open) = (*wrapped.host).open {
+                    open(area);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the kernel alone, as the operation of this name: by the table of a file or an area
+    /// that was given it here.
+    unsafe extern "C" fn area_close(area: *mut bindings::vm_area_struct) {
+        // SAFETY: The area still has its file; the host's table is static.
+        unsafe {
+            if let Some((state, wrapped)) = Self::of_area(area) {
+                if !core::ptr::eq((*area).vm_ops, &wrapped.table) {
+                    // Somebody put a table over ours. He called us now, but did he at each store?
+                    state.hooks.modified();
+                }
+                state.areas.fetch_sub(1, Relaxed);
+                if let Some(close) = (*wrapped.host).close {
+                    close(area);
+                }
             }
         }
     }
@@ -569,11 +637,8 @@ impl<H: BackingHooks> State<H> {
         host: impl FnOnce(&bindings::vm_operations_struct) -> HostHandler,
     ) -> bindings::vm_fault_t {
         // SAFETY: The caller's promise: the area is locked, so it holds a reference to its file.
-        let state = unsafe { Self::of_file((*(*vmf).__bindgen_anon_1.vma).vm_file) };
-        let Some((state, wrapped)) = state.and_then(|state| Some((state, state.vm_ops.as_ref()?)))
-        else {
-            // Somebody gave our table to an area of a file that is not ours. There is no host to
-            // ask and no owner to tell: the store must not happen.
+        let Some((state, wrapped)) = (unsafe { Self::of_area((*vmf).__bindgen_anon_1.vma) }) else {
+            // There is no host to ask and no owner to tell: the store must not happen.
             return VM_FAULT_SIGBUS;
         };
         // SAFETY: The host's table is static.
@@ -639,8 +704,8 @@ impl<H: BackingHooks> State<H> {
                     host.fault.map_or(HostHandler::Absent, HostHandler::Fault)
                 });
             }
-            let state = Self::of_file((*(*vmf).__bindgen_anon_1.vma).vm_file);
-            match state.and_then(|state| (*state.vm_ops.as_ref()?.host).fault) {
+            let area = Self::of_area((*vmf).__bindgen_anon_1.vma);
+            match area.and_then(|(_, wrapped)| (*wrapped.host).fault) {
                 Some(fault) => fault(vmf),
                 None => VM_FAULT_SIGBUS,
             }
@@ -664,8 +729,8 @@ impl<H: BackingHooks> State<H> {
                     })
                 });
             }
-            let state = Self::of_file((*(*vmf).__bindgen_anon_1.vma).vm_file);
-            match state.and_then(|state| (*state.vm_ops.as_ref()?.host).huge_fault) {
+            let area = Self::of_area((*vmf).__bindgen_anon_1.vma);
+            match area.and_then(|(_, wrapped)| (*wrapped.host).huge_fault) {
                 Some(huge_fault) => huge_fault(vmf, order),
                 None => VM_FAULT_FALLBACK,
             }
