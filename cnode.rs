@@ -5,7 +5,7 @@
 
 use crate::{
     inode::Coda,
-    report::WriteState,
+    report::{Truncation, WriteState},
     upcall::Comm,
     vfs::{
         inode::{mode, Iget, InodeRef},
@@ -167,6 +167,16 @@ pub(crate) fn make<'sb>(sb: &'sb SuperBlock<Coda>, fid: &Fid) -> Result<InodeRef
 /// Asks for the attributes of `fid`.
 pub(crate) fn ask_attr(comm: &Comm, fid: &Fid) -> Result<Attr> {
     comm.upcall(Message::getattr(fid)?)?.body().attr()
+}
+
+/// A truncation of `inode` is about to be sent: waits for what it must not overtake (see `report`).
+/// `None` where no account is kept.
+pub(crate) fn truncate(inode: &INode<Coda>) -> Result<Option<Truncation<'_>>> {
+    let Some(state) = inode.data().write_state() else {
+        return Ok(None);
+    };
+    inode.super_block().mount().comm.wait_for_orphans()?;
+    Ok(Some(state.truncate()?))
 }
 
 /// Marks all that is known to be in a directory. As `coda_flag_inode_children()`.

@@ -4,6 +4,7 @@
 //! Open files: the container, I/O on it, and the close.
 
 use crate::{
+    cnode,
     inode::{comm, Coda},
     report::{failed_write_modifies, WriteState, Writer},
     upcall::{done, Close, Comm},
@@ -108,12 +109,9 @@ impl CodaFile {
         // that this open has made has nothing to lose; but the name may have been there after all,
         // or somebody may have written since.
         let truncates = file_flags & flags::O_TRUNC != 0 && !(file.created() && inode.size() == 0);
-        let truncation = match inode.data().write_state() {
-            Some(state) if truncates => {
-                comm.wait_for_orphans()?;
-                Some(WriteState::truncate(state)?)
-            }
-            _ => None,
+        let truncation = match truncates {
+            true => cnode::truncate(inode)?,
+            false => None,
         };
         let host = comm.open(&fid, open_flags(file_flags));
         if let Some(truncation) = truncation {

@@ -9,7 +9,6 @@ use crate::{
     file::{self, CodaFile},
     pioctl,
     psdev::Psdev,
-    report::WriteState,
     upcall::{done, Comm},
     vfs::{
         file::{DirEmitter, ReadIo, SpliceRead, VmArea, WriteIo},
@@ -194,12 +193,9 @@ impl FileSystem for Coda {
         let cnode = inode.data();
         inode.touch_ctime();
         // The cache manager truncates the container.
-        let truncation = match (attr.size, cnode.write_state()) {
-            (Some(_), Some(state)) => {
-                comm(inode).wait_for_orphans()?;
-                Some(WriteState::truncate(state)?)
-            }
-            _ => None,
+        let truncation = match attr.size {
+            Some(_) => cnode::truncate(inode)?,
+            None => None,
         };
         let answer = comm(inode).upcall(Message::setattr(&cnode.fid(), attr)?);
         if let Some(truncation) = truncation {

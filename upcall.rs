@@ -185,8 +185,8 @@ struct RequestState {
     orphan: bool,
 }
 
-/// An upcall. All but the event is used under the lock of its `Comm`; the spin lock is there to make
-/// that safe, and is never contended.
+/// An upcall. Its state is changed under the lock of its `Comm`; the waiter looks at it, and takes the
+/// outcome, under the spin lock alone.
 #[pin_data]
 struct Request {
     opcode: u32,
