@@ -92,7 +92,8 @@ fn killed_waiters(fixture: &mut Fixture, op: &'static str, delay_ms: u64) -> Res
     let mut random = rand::rngs::SmallRng::seed_from_u64(delay_ms);
     let end = Instant::now() + Duration::from_secs(3);
     let mut rounds = 0;
-    while Instant::now() < end {
+    // On a slow machine it takes longer, but is no less.
+    while rounds < 8 || Instant::now() < end {
         let kids: Result<Vec<_>> = (0..4)
             .map(|n| {
                 let path = fixture.mnt.join(format!(
@@ -121,7 +122,6 @@ fn killed_waiters(fixture: &mut Fixture, op: &'static str, delay_ms: u64) -> Res
         rounds += 1;
     }
     fixture.clear_rules()?;
-    ensure!(rounds > 3, "too slow to show anything");
     // All is closed that was opened.
     wait_for("closes", patience(10), || {
         let stat = fixture.stat()?;
