@@ -10,7 +10,8 @@ use crate::{
     upcall::{done, Close, Comm},
     vfs::{
         errno::EOPNOTSUPP,
-        file::{access, PinnedInode, ReadIo, SpliceRead, WriteIo},
+        file::{access, PinnedInode, ReadIo, SpliceRead, WriteIo, WriteKind},
+        inode::mode,
         BackingFile, File, INode,
     },
     wire::{cflags, Intent, Message},
@@ -132,6 +133,11 @@ impl CodaFile {
         })
     }
 
+    /// Whether accesses are announced, as far as is known.
+    fn announces(&self) -> bool {
+        self.intents.load(Relaxed) != 0
+    }
+
     /// Announces an access, unless the cache manager does not want to hear of any.
     pub(crate) fn intend(
         &self,
@@ -140,7 +146,7 @@ impl CodaFile {
         position: i64,
         kind: Intent,
     ) -> Result {
-        if self.intents.load(Relaxed) == 0 {
+        if !self.announces() {
             return Ok(());
         }
         let inode = file.inode();
@@ -177,9 +183,13 @@ pub(crate) fn handle(file: &File<Coda>) -> Result<&CodaFile> {
 const READ: (Intent, Intent) = (Intent::Read, Intent::ReadFinish);
 const WRITE: (Intent, Intent) = (Intent::Write, Intent::WriteFinish);
 
-/// As `coda_file_read_iter()`.
+/// As `coda_file_read_iter()`. Who does not want to wait has to, where the cache manager wants to be
+/// asked: he gets `EAGAIN`, and asks again where he can wait.
 pub(crate) fn read(file: &File<Coda>, io: ReadIo<'_>) -> Result<usize> {
     let this = handle(file)?;
+    if io.is_nowait() && this.announces() {
+        return Err(EAGAIN);
+    }
     let range = (io.count(), io.position());
     this.with_intent(file, range, READ, || this.container.read(io))
 }
@@ -188,21 +198,31 @@ pub(crate) fn read(file: &File<Coda>, io: ReadIo<'_>) -> Result<usize> {
 pub(crate) fn write(file: &File<Coda>, io: WriteIo<'_>) -> Result<usize> {
     let this = handle(file)?;
     let range = (io.count(), io.position());
-    if io.count() == 0 {
-        return Ok(0);
+    if io.is_nowait() {
+        // Set-id bits are taken away by the cache manager.
+        if this.announces() || file.inode().mode() & (mode::S_ISUID | mode::S_ISGID) != 0 {
+            return Err(EAGAIN);
+        }
+        let _lock = file.inode().try_lock().ok_or(EAGAIN)?;
+        return this.container.write(io);
     }
     this.with_intent(file, range, WRITE, || {
+        // Announced, as C does, but nothing else comes of it.
+        if io.count() == 0 {
+            return Ok(0);
+        }
         let _lock = file.inode().lock();
         this.container.write(io)
     })
 }
 
 /// A write ended: takes note of it.
-pub(crate) fn write_ended(file: &File<Coda>, result: Result<usize>, sync: bool) {
+pub(crate) fn write_ended(file: &File<Coda>, result: Result<usize>, mut kind: WriteKind) {
     let Some(this) = file.handle() else { return };
+    kind.sync |= this.container.is_sync();
     let modified = match result {
         Ok(count) => count > 0,
-        Err(err) => failed_write_modifies(err, sync || this.container.is_sync()),
+        Err(err) => failed_write_modifies(err, kind),
     };
     if modified {
         this.container.hooks().modify();

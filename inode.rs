@@ -11,7 +11,7 @@ use crate::{
     psdev::Psdev,
     upcall::{done, Comm},
     vfs::{
-        file::{DirEmitter, ReadIo, SpliceRead, VmArea, WriteIo},
+        file::{DirEmitter, ReadIo, SpliceRead, VmArea, WriteIo, WriteKind},
         fs::{Refusal, StatFs},
         inode::{mode, InodeRef, RcuInode},
         sb::MountLink,
@@ -298,8 +298,8 @@ impl FileSystem for Coda {
         file::write(file, io)
     }
 
-    fn write_ended(file: &File<Self>, result: Result<usize>, sync: bool) {
-        file::write_ended(file, result, sync);
+    fn write_ended(file: &File<Self>, result: Result<usize>, kind: WriteKind) {
+        file::write_ended(file, result, kind);
     }
 
     fn splice_read(file: &File<Self>, io: SpliceRead<'_>) -> Result<usize> {

@@ -24,6 +24,7 @@ use crate::{
     upcall::Patience,
     vfs::{
         errno::{EDQUOT, EOPNOTSUPP},
+        file::WriteKind,
         wait::{Event, Wake},
     },
 };
@@ -224,20 +225,22 @@ impl Drop for Writer {
     }
 }
 
-/// Whether a write that failed with `err` may have changed the file all the same. `sync` if it was
-/// to reach the disk before it returned, or went past the page cache.
+/// Whether a write that failed with `err` may have changed the file all the same.
 ///
-/// A write reports what it wrote before it failed as a short write, so most errors mean that nothing
-/// was written. With `sync`, data is in the file before the disk has its say: then only what is
-/// checked before the first byte tells. Any other error leaves it in doubt.
-pub(crate) fn failed_write_modifies(err: Error, sync: bool) -> bool {
-    let before_first_byte = [
-        EFAULT, EINVAL, EBADF, EPERM, EACCES, EFBIG, ETXTBSY, EAGAIN, EROFS,
-    ];
+/// A write through the page cache reports what it wrote before it failed as a short write, so most
+/// errors mean that nothing was written. If it is to reach the disk before it returns, data is in the
+/// file before the disk has its say: then only what is checked before the first byte tells. A write
+/// past the page cache goes to the disk piece by piece, and says nothing of the pieces that went well
+/// before one failed: be it for its memory, its alignment, or the disk. Any other error leaves it in
+/// doubt.
+pub(crate) fn failed_write_modifies(err: Error, kind: WriteKind) -> bool {
+    let before_first_byte = [EBADF, EPERM, EACCES, EFBIG, ETXTBSY, EROFS];
+    let before_first_page = [EFAULT, EINVAL, EAGAIN];
     let nothing_written = [ENOSPC, ENOMEM];
     let refused = before_first_byte.contains(&err)
         || err == EOPNOTSUPP
-        || (!sync && (nothing_written.contains(&err) || err == EDQUOT));
+        || (!kind.direct && before_first_page.contains(&err))
+        || (!kind.direct && !kind.sync && (nothing_written.contains(&err) || err == EDQUOT));
     !refused
 }
 
@@ -342,11 +345,24 @@ mod tests {
 
     #[test]
     fn failed_writes() {
-        assert!(!failed_write_modifies(ENOSPC, false));
-        assert!(!failed_write_modifies(EFAULT, false));
-        assert!(failed_write_modifies(EIO, false));
-        assert!(failed_write_modifies(EIO, true));
-        assert!(failed_write_modifies(ENOSPC, true));
-        assert!(!failed_write_modifies(EFBIG, true));
+        let plain = WriteKind::default();
+        let sync = WriteKind {
+            sync: true,
+            ..plain
+        };
+        let direct = WriteKind {
+            direct: true,
+            ..plain
+        };
+        assert!(!failed_write_modifies(ENOSPC, plain));
+        assert!(!failed_write_modifies(EFAULT, plain));
+        assert!(failed_write_modifies(EIO, plain));
+        assert!(failed_write_modifies(EIO, sync));
+        assert!(failed_write_modifies(ENOSPC, sync));
+        assert!(!failed_write_modifies(EFAULT, sync));
+        assert!(!failed_write_modifies(EFBIG, sync));
+        assert!(failed_write_modifies(EFAULT, direct));
+        assert!(failed_write_modifies(ENOSPC, direct));
+        assert!(!failed_write_modifies(EFBIG, direct));
     }
 }

@@ -42,7 +42,7 @@
 use super::{
     bindings as helpers,
     errno::{ELOOP, EOPNOTSUPP},
-    file::{access, DirEmitter, File, ReadIo, SpliceRead, VmArea, WriteIo},
+    file::{access, DirEmitter, File, ReadIo, SpliceRead, VmArea, WriteIo, WriteKind},
     from_isize,
     fs::FileSystem,
     inode::mode,
@@ -790,7 +790,7 @@ impl<H: BackingHooks> BackingFile<H> {
         if hugetlb {
             return Err(EINVAL);
         }
-        let mut flags = wanted | bindings::O_LARGEFILE;
+        let mut flags = wanted | bindings::O_LARGEFILE | (user.flags() & bindings::O_DIRECT);
         match kind {
             mode::S_IFREG => {}
             mode::S_IFDIR => flags |= bindings::O_DIRECTORY,
@@ -811,6 +811,11 @@ impl<H: BackingHooks> BackingFile<H> {
             unsafe { bindings::fput(file) };
             return Err(err);
         }
+        // What the host's file can do, the user's can.
+        const SHARED: bindings::fmode_t =
+            helpers::vfs_consts_VFS_FMODE_NOWAIT | helpers::vfs_consts_VFS_FMODE_CAN_ODIRECT;
+        // SAFETY: Both files are alive; the user's is being opened, which lets `open` set its mode.
+        unsafe { (*user.as_ptr()).f_mode |= (*file).f_mode & SHARED };
         // INVARIANT: The state is attached, and the reference is ours.
         Ok(Self {
             file: NonNull::new(file).ok_or(EINVAL)?,
@@ -853,8 +858,20 @@ impl<H: BackingHooks> BackingFile<H> {
         }
     }
 
+    /// Makes I/O of the host's file go past the page cache or not. A synchronous read or write asks
+    /// the file it is on, and `fcntl(2)` changes the user's.
+    fn follow_direct(&self, direct: bool) {
+        // SAFETY: The file is alive; an aligned word is read in one piece.
+        let flags = unsafe { core::ptr::addr_of!((*self.as_ptr()).f_flags).read_volatile() };
+        if (flags & bindings::O_DIRECT != 0) != direct {
+            // SAFETY: The file is alive; the helper takes its `f_lock`.
+            unsafe { helpers::vfsh_file_set_direct(self.as_ptr(), direct) };
+        }
+    }
+
     /// Reads from the host's file.
     pub(crate) fn read(&self, io: ReadIo<'_>) -> Result<usize> {
+        self.follow_direct(io.is_direct());
         let mut context = self.context(None);
         // SAFETY: By the invariants of `io`; the context is read during the call only.
         from_isize(unsafe {
@@ -876,22 +893,25 @@ impl<H: BackingHooks> BackingFile<H> {
         if ret == -(bindings::EIOCBQUEUED as isize) {
             return;
         }
-        const SYNC: c_int =
-            (helpers::vfs_consts_VFS_IOCB_DSYNC | helpers::vfs_consts_VFS_IOCB_DIRECT) as c_int;
         // SAFETY: `kiocb` is the one of `write` below: of an open file of `H::FileSystem`, alive
         // until the kiocb is completed, which happens after this.
-        let (file, sync) = unsafe {
+        let (file, flags) = unsafe {
             (
                 File::<H::FileSystem>::from_raw((*kiocb).ki_filp),
-                (*kiocb).ki_flags & SYNC != 0,
+                (*kiocb).ki_flags as u32,
             )
         };
-        H::FileSystem::write_ended(file, from_isize(ret), sync);
+        let kind = WriteKind {
+            sync: flags & helpers::vfs_consts_VFS_IOCB_DSYNC != 0,
+            direct: flags & helpers::vfs_consts_VFS_IOCB_DIRECT != 0,
+        };
+        H::FileSystem::write_ended(file, from_isize(ret), kind);
     }
 
     /// Writes to the host's file. [`FileSystem::write_ended`] is called when it is done, which may be
     /// later, and is not called if the write was refused before it began.
     pub(crate) fn write(&self, io: WriteIo<'_>) -> Result<usize> {
+        self.follow_direct(io.is_direct());
         let mut context = self.context(Some(Self::end_write));
         // SAFETY: By the invariants of `io`; the context is copied where it is needed for longer.
         from_isize(unsafe {

@@ -163,11 +163,35 @@ macro_rules! impl_io {
                 // SAFETY: Valid by the type invariants.
                 unsafe { helpers::vfsh_iov_iter_count(self.iter) }
             }
+
+            fn has(&self, flag: u32) -> bool {
+                // SAFETY: Valid by the type invariants.
+                unsafe { (*self.kiocb).ki_flags & flag as kernel::ffi::c_int != 0 }
+            }
+
+            /// Whether the caller wants `EAGAIN` rather than to wait for anything.
+            pub(crate) fn is_nowait(&self) -> bool {
+                self.has(helpers::vfs_consts_VFS_IOCB_NOWAIT)
+            }
+
+            /// Whether it is to go past the page cache.
+            pub(super) fn is_direct(&self) -> bool {
+                self.has(helpers::vfs_consts_VFS_IOCB_DIRECT)
+            }
         }
     };
 }
 impl_io!(ReadIo);
 impl_io!(WriteIo);
+
+/// What was asked of a write, beside the bytes: it tells what a failure leaves behind.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct WriteKind {
+    /// To reach the disk before it returns.
+    pub(crate) sync: bool,
+    /// To go past the page cache.
+    pub(crate) direct: bool,
+}
 
 /// A splice to a pipe in progress.
 ///

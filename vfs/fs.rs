@@ -8,7 +8,7 @@
 use super::{
     bindings as helpers,
     dentry::{Dentry, Name},
-    file::{DirEmitter, File, ReadIo, SpliceRead, VmArea, WriteIo},
+    file::{DirEmitter, File, ReadIo, SpliceRead, VmArea, WriteIo, WriteKind},
     inode::{Attr, INode, InodeCache, InodeRef, RcuInode},
     ops::DentryOps,
     sb::{MountLink, SuperBlock, SuperInfo, SuperOps},
@@ -117,9 +117,9 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     fn read(file: &File<Self>, io: ReadIo<'_>) -> Result<usize>;
     /// Writes.
     fn write(file: &File<Self>, io: WriteIo<'_>) -> Result<usize>;
-    /// A write that was handed to a backing file ended: `result` is how. `sync` if it was to reach
-    /// the disk. May run in a worker, after [`FileSystem::write`] returned.
-    fn write_ended(file: &File<Self>, result: Result<usize>, sync: bool);
+    /// A write that was handed to a backing file ended: `result` is how. May run in a worker, after
+    /// [`FileSystem::write`] returned.
+    fn write_ended(file: &File<Self>, result: Result<usize>, kind: WriteKind);
     /// Splices to a pipe.
     fn splice_read(file: &File<Self>, io: SpliceRead<'_>) -> Result<usize>;
     /// Maps.

@@ -126,6 +126,11 @@ void vfsh_inode_lock(struct inode *inode)
 	inode_lock(inode);
 }
 
+bool vfsh_inode_trylock(struct inode *inode)
+{
+	return inode_trylock(inode);
+}
+
 void vfsh_inode_unlock(struct inode *inode)
 {
 	inode_unlock(inode);
@@ -320,6 +325,17 @@ void vfsh_get_file(struct file *file)
 u32 vfsh_file_fsuid(const struct file *file)
 {
 	return from_kuid(&init_user_ns, file->f_cred->fsuid);
+}
+
+void vfsh_file_set_direct(struct file *file, bool direct)
+{
+	spin_lock(&file->f_lock);
+	if (direct)
+		file->f_flags |= O_DIRECT;
+	else
+		file->f_flags &= ~O_DIRECT;
+	WRITE_ONCE(file->f_iocb_flags, iocb_flags(file));
+	spin_unlock(&file->f_lock);
 }
 
 void vfsh_init_sync_kiocb(struct kiocb *kiocb, struct file *file)

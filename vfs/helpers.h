@@ -26,9 +26,12 @@ struct module;
 enum vfs_consts {
 	VFS_IOCB_DSYNC = (__force int)IOCB_DSYNC,
 	VFS_IOCB_DIRECT = (__force int)IOCB_DIRECT,
+	VFS_IOCB_NOWAIT = (__force int)IOCB_NOWAIT,
 	VFS_SB_NOATIME = SB_NOATIME,
 	VFS_LOOKUP_RCU = LOOKUP_RCU,
 	VFS_FMODE_CREATED = (__force int)FMODE_CREATED,
+	VFS_FMODE_NOWAIT = (__force int)FMODE_NOWAIT,
+	VFS_FMODE_CAN_ODIRECT = (__force int)FMODE_CAN_ODIRECT,
 };
 
 /* Which members of struct vfs_attr are meant. */
@@ -75,6 +78,7 @@ bool vfsh_inode_is_new(struct inode *inode);
 bool vfsh_inode_execute_ok(struct inode *inode);
 bool vfsh_inode_is_sync(struct inode *inode);
 void vfsh_inode_lock(struct inode *inode);
+bool vfsh_inode_trylock(struct inode *inode);
 void vfsh_inode_unlock(struct inode *inode);
 void vfsh_inode_special(struct inode *inode, u64 rdev);
 void vfsh_inode_make_symlink(struct inode *inode,
@@ -117,6 +121,7 @@ bool vfsh_dir_emit(struct dir_context *ctx, const char *name, int len, u64 ino,
 bool vfsh_dir_emit_dots(struct file *file, struct dir_context *ctx);
 void vfsh_get_file(struct file *file);
 u32 vfsh_file_fsuid(const struct file *file);
+void vfsh_file_set_direct(struct file *file, bool direct);
 void vfsh_init_sync_kiocb(struct kiocb *kiocb, struct file *file);
 size_t vfsh_iov_iter_count(const struct iov_iter *iter);
 

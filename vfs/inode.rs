@@ -25,6 +25,10 @@ pub(crate) mod mode {
 
     /// Mask of the file type.
     pub(crate) const S_IFMT: u32 = bindings::S_IFMT;
+    /// Runs as its owner.
+    pub(crate) const S_ISUID: u32 = bindings::S_ISUID;
+    /// Runs as its group.
+    pub(crate) const S_ISGID: u32 = bindings::S_ISGID;
     /// Regular file.
     pub(crate) const S_IFREG: u32 = bindings::S_IFREG;
     /// Directory.
@@ -380,6 +384,12 @@ impl<T: FileSystem> INode<T> {
         // SAFETY: The inode is alive; the guard releases the lock.
         unsafe { helpers::vfsh_inode_lock(self.as_ptr()) };
         InodeLock(self)
+    }
+
+    /// The same, but `None` at once if somebody else has the lock.
+    pub(crate) fn try_lock(&self) -> Option<InodeLock<'_, T>> {
+        // SAFETY: The inode is alive; the guard releases the lock if it was taken.
+        unsafe { helpers::vfsh_inode_trylock(self.as_ptr()) }.then_some(InodeLock(self))
     }
 
     /// Some dentry of the inode, if the dcache has one.
