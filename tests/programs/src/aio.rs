@@ -96,6 +96,28 @@ pub fn uring_read(
     result(uring(&read.offset(offset).build())?)
 }
 
+/// Whether io_uring needs a thread to read the beginning of a file; `None`
+/// where the kernel has no io_uring to offer.
+pub fn uring_needs_thread(fd: &OwnedFd) -> Result<Option<bool>> {
+    let threads = || -> Result<usize> {
+        let mut count = 0;
+        for task in std::fs::read_dir("/proc/self/task")? {
+            let name = std::fs::read_to_string(task?.path().join("comm"))?;
+            count += usize::from(name.starts_with("iou-wrk"));
+        }
+        Ok(count)
+    };
+    let before = threads()?;
+    let read = uring_read(fd, &mut [0; 7], 0)?;
+    // One that was needed stays for some seconds.
+    let after = threads()?;
+    read.map(|n| {
+        ensure!(n? == 7, "a short read");
+        Ok(after > before)
+    })
+    .transpose()
+}
+
 /// One fallocate by io_uring.
 pub fn uring_fallocate(fd: &OwnedFd, len: u64) -> Result<Option<Result<usize, Errno>>> {
     result(uring(

@@ -8,3 +8,4 @@ pub mod containers;
 pub mod map;
 pub mod pioctl;
 pub mod sys;
+pub mod uffd;

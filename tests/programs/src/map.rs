@@ -51,6 +51,21 @@ impl Map {
         })
     }
 
+    /// Memory of no file.
+    pub fn anonymous(len: usize) -> Result<Self, Errno> {
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: the kernel chooses a place where nothing is.
+        let address = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, -1, 0) };
+        if address == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        Ok(Map {
+            address: address.cast(),
+            len,
+        })
+    }
+
     /// A shared mapping for reading and writing.
     pub fn shared(fd: &OwnedFd, len: usize) -> Result<Self, Errno> {
         Self::new(

@@ -54,6 +54,28 @@ pub fn write_raw(fd: &OwnedFd, address: *const u8, len: usize) -> Result<usize, 
     check(n as i64).map(|n| n as usize)
 }
 
+/// preadv2(2) into one buffer.
+pub fn preadv2(fd: &OwnedFd, buffer: &mut [u8], offset: i64, flags: i32) -> Result<usize, Errno> {
+    let piece = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    // SAFETY: the kernel writes to the buffer that is described.
+    let n = unsafe { libc::preadv2(fd.as_raw_fd(), &piece, 1, offset, flags) };
+    check(n as i64).map(|n| n as usize)
+}
+
+/// pwritev2(2) from one buffer.
+pub fn pwritev2(fd: &OwnedFd, bytes: &[u8], offset: i64, flags: i32) -> Result<usize, Errno> {
+    let piece = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    // SAFETY: the kernel only reads the buffer that is described.
+    let n = unsafe { libc::pwritev2(fd.as_raw_fd(), &piece, 1, offset, flags) };
+    check(n as i64).map(|n| n as usize)
+}
+
 /// lseek(2).
 pub fn seek(fd: &OwnedFd, offset: i64, whence: i32) -> Result<i64, Errno> {
     // SAFETY: no memory is involved.

@@ -58,6 +58,25 @@ fn errno<T>(result: std::io::Result<T>) -> Option<Errno> {
         .map(Errno::from_raw)
 }
 
+/// Opens a path with O_PATH if that takes nothing but the kernel's caches,
+/// and no reference to anything on the way.
+fn open_cached(path: &Path) -> Result<OwnedFd, Errno> {
+    const RESOLVE_CACHED: u64 = 0x20;
+    // struct open_how: flags, mode, resolve.
+    let how = [libc::O_PATH as u64, 0, RESOLVE_CACHED];
+    let path = path_c(path);
+    // SAFETY: a string that ends, and a structure of the size that is told.
+    sys::fd_from(unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            how.as_ptr(),
+            size_of_val(&how),
+        )
+    })
+}
+
 /// Becomes an ordinary user, for good.
 fn become_user(uid: u32) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(uid));
@@ -598,6 +617,46 @@ fn names_and_errors() -> Vec<Case> {
             },
         ),
         case(
+            "cached_walk",
+            "fault 11: a path that is known is walked without a lock",
+            |_, here, behind| {
+                fs::create_dir_all(behind.join("a/b/c"))?;
+                fs::write(behind.join("a/b/c/f"), b"")?;
+                let path = here.join("a/b/c/f");
+                fs::metadata(&path)?;
+                open_cached(&path)?;
+                // And where it is not known, it is not waited for.
+                ensure_eq!(
+                    open_cached(&here.join("a/b/c/g")).err(),
+                    Some(Errno::EAGAIN)
+                );
+                Ok(())
+            },
+        )
+        .tag("cached_walk"),
+        case(
+            "cached_walk_user",
+            "fault 11: and for a user whose permissions are known",
+            |_, here, behind| {
+                fs::create_dir_all(behind.join("a/b"))?;
+                fs::write(behind.join("a/b/f"), b"")?;
+                let path = here.join("a/b/f");
+                as_user(1000, || {
+                    fs::metadata(&path)?;
+                    open_cached(&path)?;
+                    Ok(())
+                })?;
+                // Of somebody else's, nothing is known yet.
+                as_user(1001, || {
+                    ensure_eq!(open_cached(&path).err(), Some(Errno::EAGAIN));
+                    fs::metadata(&path)?;
+                    open_cached(&path)?;
+                    Ok(())
+                })
+            },
+        )
+        .tag("cached_walk"),
+        case(
             "odd_names",
             "names with odd bytes in them",
             |_, here, behind| {
@@ -864,10 +923,7 @@ fn names_and_errors() -> Vec<Case> {
             "pioctl_file",
             "a pioctl by a file in the root, as cfs does it",
             |ctx, _, _| {
-                let path = ctx
-                    .fixture()
-                    .mnt
-                    .join(format!("...PIOCTL.{:08x}", std::process::id()));
+                let path = ctx.fixture().mnt.join("...PIOCTL.0000c0da");
                 let mut file = fs::OpenOptions::new()
                     .create(true)
                     .write(true)
@@ -1792,25 +1848,119 @@ fn files() -> Vec<Case> {
         ),
         case(
             "o_direct",
-            "O_DIRECT works, or open(2) says that it does not",
+            "O_DIRECT where the container's file system can",
+            |_, here, behind| {
+                let from = vec![b'd'; 2 * PAGE];
+                fs::write(behind.join("f"), &from)?;
+                let flags = OFlag::O_RDWR | OFlag::O_DIRECT;
+                let host = sys::open(&behind.join("f"), flags);
+                let fd = match (sys::open(&here.join("f"), flags), host) {
+                    (Ok(fd), Ok(_)) => fd,
+                    (Err(e), Err(host)) if e == host => return Ok(()),
+                    (ours, host) => bail!("open: {ours:?}, and the container {host:?}"),
+                };
+                let page = Map::anonymous(PAGE)?;
+                // SAFETY: the kernel writes one page of ours.
+                let n = unsafe { libc::pread(fd.as_raw_fd(), page.address().cast(), PAGE, 0) };
+                ensure_eq!(sys::check(n as i64)?, PAGE as i64);
+                ensure_eq!(page.load(99), b'd');
+                page.store(99, b'D');
+                // SAFETY: the kernel reads one page of ours.
+                let n = unsafe {
+                    libc::pwrite(fd.as_raw_fd(), page.address().cast(), PAGE, PAGE as i64)
+                };
+                ensure_eq!(sys::check(n as i64)?, PAGE as i64);
+                ensure_eq!(fs::read(behind.join("f"))?[PAGE + 99], b'D');
+                ensure_eq!(fs::metadata(here.join("f"))?.len(), 2 * PAGE as u64);
+                Ok(())
+            },
+        )
+        .tag("direct"),
+        case(
+            "o_direct_by_fcntl",
+            "O_DIRECT set and unset by fcntl(2)",
             |_, here, behind| {
                 fs::write(behind.join("f"), vec![b'd'; PAGE])?;
-                match sys::open(&here.join("f"), OFlag::O_RDONLY | OFlag::O_DIRECT) {
-                    Err(Errno::EINVAL) => Ok(()),
-                    Err(e) => bail!("open: {e}"),
-                    Ok(fd) => {
-                        let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-                        let page =
-                            Map::new(&fd, PAGE, libc::PROT_READ | libc::PROT_WRITE, anonymous)?;
-                        // SAFETY: the kernel writes one page of ours.
-                        let n = unsafe { libc::read(fd.as_raw_fd(), page.address().cast(), PAGE) };
-                        ensure_eq!(sys::check(n as i64)?, PAGE as i64);
-                        ensure_eq!(page.load(99), b'd');
-                        Ok(())
-                    }
+                let fd = sys::open(&here.join("f"), OFlag::O_RDWR)?;
+                let set = |flags: OFlag| nix::fcntl::fcntl(&fd, nix::fcntl::F_SETFL(flags));
+                set(OFlag::O_DIRECT)?;
+                let page = Map::anonymous(PAGE)?;
+                page.store(0, b'1');
+                // SAFETY: the kernel reads one page of ours.
+                let n = unsafe { libc::pwrite(fd.as_raw_fd(), page.address().cast(), PAGE, 0) };
+                ensure_eq!(sys::check(n as i64)?, PAGE as i64);
+                set(OFlag::empty())?;
+                // Which direct I/O would not do.
+                ensure_eq!(uio::pwrite(&fd, b"23", 1)?, 2);
+                let mut got = [0; 3];
+                ensure_eq!(uio::pread(&fd, &mut got, 0)?, 3);
+                ensure_eq!(&got, b"123");
+                ensure_eq!(&fs::read(behind.join("f"))?[..3], b"123");
+                Ok(())
+            },
+        )
+        .tag("direct"),
+        case(
+            "o_direct_async",
+            "O_DIRECT by io_submit(2) and io_uring",
+            |_, here, behind| {
+                fs::write(behind.join("f"), vec![b'd'; 3 * PAGE])?;
+                let fd = match sys::open(&here.join("f"), OFlag::O_RDWR | OFlag::O_DIRECT) {
+                    Err(Errno::EINVAL) => skip!("the container's file system has no O_DIRECT"),
+                    other => other?,
+                };
+                let page = Map::anonymous(PAGE)?;
+                page.store(0, b'1');
+                // SAFETY: nobody stores there until the writes are over.
+                let bytes = unsafe { std::slice::from_raw_parts(page.address(), PAGE) };
+                ensure_eq!(coda_selftests::aio::write(&fd, bytes, 0)?, PAGE as i64);
+                if let Some(done) = coda_selftests::aio::uring_write(&fd, bytes, 2 * PAGE as u64)? {
+                    ensure_eq!(done?, PAGE);
+                    ensure_eq!(fs::read(behind.join("f"))?[2 * PAGE], b'1');
                 }
+                ensure_eq!(fs::read(behind.join("f"))?[0], b'1');
+                Ok(())
+            },
+        )
+        .tag("direct"),
+        case(
+            "nowait",
+            "RWF_NOWAIT where the container's file system can",
+            |_, here, behind| {
+                fs::write(behind.join("f"), vec![b'n'; PAGE])?;
+                let host = sys::open(&behind.join("f"), OFlag::O_RDWR)?;
+                let fd = sys::open(&here.join("f"), OFlag::O_RDWR)?;
+                // The first one asks the cache manager whether it wants to hear of them.
+                ensure_eq!(uio::pread(&fd, &mut [0; 7], 0)?, 7);
+                let here = sys::preadv2(&fd, &mut [0; 7], 1, libc::RWF_NOWAIT);
+                let there = sys::preadv2(&host, &mut [0; 7], 1, libc::RWF_NOWAIT);
+                ensure_eq!(here, there);
+                let here = sys::pwritev2(&fd, b"now", 1, libc::RWF_NOWAIT);
+                let there = sys::pwritev2(&host, b"now", 1, libc::RWF_NOWAIT);
+                ensure_eq!(here, there);
+                Ok(())
             },
         ),
+        case(
+            "uring_inline",
+            "io_uring reads what is cached without a thread of its own",
+            |_, here, behind| {
+                fs::write(behind.join("f"), vec![b'n'; PAGE])?;
+                let fd = sys::open(&here.join("f"), OFlag::O_RDONLY)?;
+                ensure_eq!(uio::pread(&fd, &mut [0; 7], 0)?, 7);
+                let host = sys::open(&behind.join("f"), OFlag::O_RDONLY)?;
+                ensure_eq!(uio::pread(&host, &mut [0; 7], 0)?, 7);
+                let Some(there) = coda_selftests::aio::uring_needs_thread(&host)? else {
+                    skip!("the kernel has no io_uring");
+                };
+                if there {
+                    skip!("nor does the container's file system");
+                }
+                ensure_eq!(coda_selftests::aio::uring_needs_thread(&fd)?, Some(false));
+                Ok(())
+            },
+        )
+        .tag("nowait"),
         case(
             "file_types",
             "what a file is, it is on both sides",

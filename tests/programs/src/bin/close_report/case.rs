@@ -117,7 +117,8 @@ pub struct T<'a> {
 
 impl<'a> T<'a> {
     fn new(ctx: &'a Ctx<'a>, verdict: Verdict) -> Result<Self> {
-        let file = format!("{}-{}", ctx.name, std::process::id());
+        // The same in every run, since traces are compared.
+        let file = ctx.name.to_owned();
         let fixture = ctx.fixture();
         Ok(T {
             ctx,

@@ -5,6 +5,7 @@
 use crate::case::{CloseCase as C, RO, RW_CLEAN, RW_DIRTY, T, Verdict, WO_CLEAN};
 use coda_selftests::map::{Map, PAGE};
 use coda_selftests::sys::{self, child};
+use coda_selftests::uffd::Faults;
 use ktest::{Context, Result, bail, ensure, ensure_eq, skip};
 use libc::{MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE};
 use nix::errno::Errno;
@@ -73,42 +74,10 @@ fn holds(t: &T<'_>, at: usize, byte: u8) -> Result<()> {
 /// Fills a page of shared memory through userfaultfd(2), which goes past all
 /// of a mapping's operations; whether that is to be had.
 fn uffd_copy(map: &Map) -> Result<bool> {
-    const API: u64 = 0xc018_aa3f;
-    const REGISTER: u64 = 0xc020_aa00;
-    const COPY: u64 = 0xc028_aa03;
-    const MISSING_SHMEM: u64 = 1 << 5;
-    // SAFETY: no memory is involved.
-    let uffd = match sys::fd_from(unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) })
-    {
-        Ok(fd) => fd,
-        Err(Errno::ENOSYS | Errno::EPERM) => return Ok(false),
-        Err(e) => bail!("userfaultfd: {e}"),
-    };
-    let ask = |request: u64, argument: &mut [u64]| {
-        // SAFETY: the slices are as long as the requests' numbers say.
-        sys::check(
-            unsafe {
-                libc::ioctl(
-                    uffd.as_raw_fd(),
-                    request as libc::Ioctl,
-                    argument.as_mut_ptr(),
-                )
-            }
-            .into(),
-        )
-    };
-    if ask(API, &mut [0xaa, MISSING_SHMEM, 0]).is_err() {
+    let Some(faults) = Faults::of(map)? else {
         return Ok(false);
-    }
-    let start = map.address() as u64;
-    match ask(REGISTER, &mut [start, map.len() as u64, 1, 0]) {
-        Ok(_) => (),
-        // Not for such a mapping.
-        Err(Errno::EINVAL) => return Ok(false),
-        Err(e) => bail!("UFFDIO_REGISTER: {e}"),
-    }
-    let page = [b'u'; PAGE];
-    ask(COPY, &mut [start, page.as_ptr() as u64, PAGE as u64, 0, 0]).context("UFFDIO_COPY")?;
+    };
+    faults.copy(map, &[b'u'; PAGE])?;
     Ok(true)
 }
 

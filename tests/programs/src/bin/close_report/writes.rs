@@ -3,6 +3,7 @@
 //! Everything that is a system call on a descriptor.
 
 use crate::case::{CloseCase as C, RO, RW_CLEAN, RW_DIRTY, T, Verdict, WO_CLEAN, WO_DIRTY};
+use coda_selftests::map::{Map, PAGE};
 use coda_selftests::sys;
 use ktest::{Context, Result, bail, ensure, ensure_eq, skip};
 use nix::errno::Errno;
@@ -46,6 +47,15 @@ fn fallocate(name: &'static str, what: &'static str, mode: i32) -> C {
             Err(e) => bail!("fallocate: {e}"),
         }
     })
+}
+
+/// Opens for I/O that goes past the page cache.
+fn direct(t: &T<'_>) -> Result<OwnedFd> {
+    match sys::open(&t.container, OFlag::O_RDWR | OFlag::O_DIRECT) {
+        Err(Errno::EINVAL) => skip!("the container's file system has no O_DIRECT"),
+        host => drop(host?),
+    }
+    t.open(OFlag::O_RDWR | OFlag::O_DIRECT)
 }
 
 /// The cases.
@@ -145,6 +155,58 @@ pub fn cases() -> Vec<C> {
                 sys::close(fd)?;
                 ensure_eq!(t.contents()?, b"one");
                 t.expect(&[WO_DIRTY])
+            },
+        ),
+        C::new("direct_write", Modified, "O_DIRECT, write(2)", |t| {
+            t.make_pages(2)?;
+            let fd = direct(t)?;
+            let page = Map::anonymous(PAGE)?;
+            ensure_eq!(sys::write_raw(&fd, page.address(), PAGE)?, PAGE);
+            sys::close(fd)?;
+            ensure_eq!(t.contents()?[..2], [0, 0]);
+            t.expect(&[RW_DIRTY])
+        })
+        .tag("direct"),
+        C::new("direct_aio", Modified, "O_DIRECT, io_submit(2)", |t| {
+            t.make_pages(2)?;
+            let fd = direct(t)?;
+            let page = Map::anonymous(PAGE)?;
+            // SAFETY: nobody stores there.
+            let bytes = unsafe { std::slice::from_raw_parts(page.address(), PAGE) };
+            ensure_eq!(
+                coda_selftests::aio::write(&fd, bytes, PAGE as i64)?,
+                PAGE as i64
+            );
+            sys::close(fd)?;
+            ensure_eq!(t.contents()?[PAGE..PAGE + 2], [0, 0]);
+            t.expect(&[RW_DIRTY])
+        })
+        .tag("direct"),
+        C::new("direct_read", Clean, "O_DIRECT, read(2)", |t| {
+            t.make_pages(2)?;
+            let fd = direct(t)?;
+            let page = Map::anonymous(PAGE)?;
+            // SAFETY: the kernel writes one page of ours.
+            let n = unsafe { libc::read(fd.as_raw_fd(), page.address().cast(), PAGE) };
+            ensure_eq!(sys::check(n as i64)?, PAGE as i64);
+            sys::close(fd)?;
+            t.expect(&[RW_CLEAN])
+        }),
+        C::new(
+            "pwritev2_nowait",
+            Verdict::Either,
+            "pwritev2(2) with RWF_NOWAIT",
+            |t| {
+                t.make_pages(1)?;
+                let fd = t.rw()?;
+                uio::pread(&fd, &mut [0; 1], 0)?;
+                let done = sys::pwritev2(&fd, b"now", 5, libc::RWF_NOWAIT);
+                sys::close(fd)?;
+                match done {
+                    Ok(_) => t.expect(&[RW_DIRTY]),
+                    Err(Errno::EAGAIN | Errno::EOPNOTSUPP) => t.expect(&[RW_CLEAN]),
+                    Err(e) => bail!("pwritev2: {e}"),
+                }
             },
         ),
         rw("aio", Modified, "io_submit(2)", |t, fd| {

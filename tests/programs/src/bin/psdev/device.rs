@@ -6,8 +6,10 @@ use coda_proto::{
     CIOC_KERNEL_VERSION, FidOut, KERNEL_VERSION, MAX_DEVICES, MOUNT_VERSION, MountData, Opcode,
     OutHdr, PSDEV_MAJOR, PurgeuserOut, ReplaceOut,
 };
+use coda_selftests::map::{Map, PAGE};
 use coda_selftests::sys::{self, child};
-use ktest::{Case, Result, bail, ensure, ensure_eq, path_c, skip};
+use coda_selftests::uffd::Faults;
+use ktest::{Case, Context, Result, bail, ensure, ensure_eq, path_c, skip};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -173,6 +175,38 @@ pub fn cases() -> Vec<Case> {
                 Ok(())
             },
         ),
+        Case::new(
+            "slow_buffer",
+            "fault 9: a reader whose buffer is slow is in nobody's way",
+            |_| {
+                let fd = open(0)?;
+                let mounter = child(|_| {
+                    let _ = mount_fd(fd.as_raw_fd());
+                    Ok(())
+                })?;
+                ktest::wait_for("a message", ktest::patience(6), || {
+                    Ok(ready(&fd)?.contains(PollFlags::POLLIN).then_some(()))
+                })?;
+                let mut reader = child(|teller| {
+                    let buffer = Map::anonymous(PAGE)?;
+                    let faults = Faults::of(&buffer)?;
+                    ensure!(faults.is_some(), "no userfaultfd");
+                    teller.ready()?;
+                    // SAFETY: the kernel writes to memory of ours, were it there.
+                    unsafe { libc::read(fd.as_raw_fd(), buffer.address().cast(), PAGE) };
+                    bail!("the fault did not wait")
+                })?;
+                reader.wait_ready()?;
+                std::thread::sleep(std::time::Duration::from_millis(200));
+                let other = child(|_| ready(&fd).map(|_| ()))?.succeed_within(5);
+                reader.kill(Signal::SIGKILL)?;
+                reader.die_of(Signal::SIGKILL)?;
+                mounter.kill(Signal::SIGKILL)?;
+                mounter.end()?;
+                other.context("poll(2) beside it")
+            },
+        )
+        .tag("slow_buffer"),
         Case::new("poll_idle", "poll(2): writable, nothing to read", |_| {
             let got = ready(&open(0)?)?;
             ensure!(got.contains(PollFlags::POLLOUT), "{got:?}");
