@@ -25,6 +25,9 @@ fmt)
 test | check)
 	exec bash "$tools/$1.sh"
 	;;
+test-long)
+	exec bash "$tools/test.sh" --long
+	;;
 clean-cache)
 	rm -rf "$CACHE_TOP"
 	;;
@@ -33,7 +36,9 @@ help)
 		make                builds the module for a stock Debian kernel: out/<release>/coda_rs.ko
 		make run            boots that kernel, and shows what CODA_CLOSE says of each program
 		make shell          a shell in the guest, with /coda mounted
-		make test           all tests: the stock kernel, the controls, the debug kernel
+		make test           all tests: the stock kernel, the controls, the debug kernel,
+		                    and what C's module does, compared
+		make test-long      the same with 100,000 random operations to compare
 		make check          formatting, lints, warnings, and the rules of the tree
 		make fmt            formats all Rust
 		make clean          removes out/

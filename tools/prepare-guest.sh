@@ -9,6 +9,8 @@ packages=(
 	bash coreutils util-linux mount procps psmisc kmod findutils grep sed gawk diffutils
 	e2fsprogs xfsprogs btrfs-progs attr acl fio strace perl-base file less
 	iproute2 bsdextrautils xxd
+	# programs that are run on C's module and ours, see tests/guest/programs
+	git make gcc libc6-dev rsync sqlite3 stress-ng
 )
 # Modules that the first stage needs, with what they depend on.
 first_modules=(virtio_pci virtio_blk virtio_console virtio_rng squashfs overlay)

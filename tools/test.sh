@@ -1,7 +1,9 @@
 #!/bin/bash
 # make test: every boot, every count, one closing line.  Two guests run at a
 # time, as the tests keep little more than one emulated core busy.
+# usage: tools/test.sh [--long]
 . "$(dirname "$0")/lib.sh"
+long=${1:-}
 tools=$TOP/tools
 
 bash "$tools/prepare.sh" guest debug
@@ -60,21 +62,51 @@ wrong() {
 	echo "    FAILED: $1"
 }
 
+# The C module has to come to grief: the guest dies, the kernel complains, or the
+# case fails. A guest that did not get as far as that proves nothing.
+report_fault() {
+	local name=$1 rc=$2 logs=$OUT/logs/$DIST/$1 why
+	why=$(sed '1,/coda-guest: begin/d' "$logs/console.log" |
+		grep -aoE 'BUG: .*|Oops: .*|WARNING: .*|general protection.*|[Ll]ist_(add|del) corruption.*|refcount_t: .*|INFO: task .*' |
+		head -n 1 | tr -d '\r' || true)
+	[ -n "$why" ] || why=$(grep -aE '^(# *)*not ok ' "$state/$name.out" | head -n 1 | tr -d '\r' || true)
+	if [ "$rc" -ne 0 ] && [ -n "$why" ]; then
+		good "C fails as it must: ${why:0:120}"
+	else
+		wrong "C did not fail (status $rc)"
+	fi
+}
+
 report() {
 	local name=$1 title=$2 rc took counted=0 bad=0
 	read -r rc took <"$state/$name.rc"
 	echo "==> $title ($(mmss "$took"); logs in out/logs/$DIST/$name)"
+	case $name in
+	fault-*)
+		report_fault "$name" "$rc"
+		return
+		;;
+	esac
 	if [ "$name" = debug ]; then
 		report_kunit "$state/$name.out"
 		sed '/^KUNIT-BEGIN/,/^KUNIT-END/d' "$state/$name.out" >"$state/$name.rest"
 		mv "$state/$name.rest" "$state/$name.out"
 	fi
-	count "$state/$name.out" "cases"
-	[ "$counted" -gt 0 ] || wrong "it reported no case at all"
+	case $name in
+	# These have only something to be compared.
+	diff-*) grep '^# ' "$state/$name.out" | tr -d '\r' | sed 's/^# /    /' || true ;;
+	*)
+		count "$state/$name.out" "cases"
+		[ "$counted" -gt 0 ] || wrong "it reported no case at all"
+		;;
+	esac
 	case $rc in
 	0)
 		# Of the C module neither is asked.
-		[ "$name" = control-c ] || good "the module unloads and the kernel log is clean"
+		case $name in
+		control-c | diff-c) ;;
+		*) good "the module unloads and the kernel log is clean" ;;
+		esac
 		;;
 	70)
 		wrong "the kernel log, or the unloading, is at fault"
@@ -174,20 +206,81 @@ start() {
 stock=$OUT/$REL/coda_rs.ko
 main=/opt/coda/guest/main.sh
 
-note "==> Four guests, two at a time: the debug kernel, $REL with coda_rs, and two controls"
+# What is run on C's module and on ours, to be compared: real programs, and random
+# operations (ops:SEED:COUNT).
+programs=(ls git archive build sqlite wal save fio stress)
+patience=1500 long_env=()
+if [ -n "$long" ]; then
+	patience=7200
+	long_env=(--env CODA_LONG=1)
+	for seed in $(seq 1 20) "$(date +%s)"; do
+		programs+=("ops:$seed:5000")
+	done
+else
+	for seed in 1 2 3 4; do
+		programs+=("ops:$seed:1000")
+	done
+fi
+results=$OUT/results/$DIST
+
+note "==> Guests, two at a time: the debug kernel, $REL with coda_rs, controls, and two to compare"
 # The longest first.
 start debug "coda_rs on the debug kernel (KUnit, KASAN, lockdep, kmemleak)" \
 	--kernel debug --module "$OUT/$REL-debug/coda_rs.ko" --extra "$tools/guest/kunit.sh" \
 	--timeout 2400 -- bash -c "bash /opt/coda/kunit.sh && exec $main debug"
 start test "coda_rs on the stock kernel $REL" \
-	--module "$stock" --timeout 1500 -- "$main" test
+	--module "$stock" --timeout 1500 --results "$results/test" -- "$main" test
 # The C module's own faults leave traces in the log and are no fault of ours.
 start control-c "control: the stock kernel's C module under the same tests" \
-	--module coda --timeout 1500 --no-check -- "$main" control-c
+	--module coda --timeout 1500 --no-check --results "$results/control-c" -- "$main" control-c
+# The other programs say nothing of stores through mappings.
 start control-disarmed "control: coda_rs with the page_mkwrite wrapper disarmed, on the stock kernel" \
-	--module "$OUT/$REL-disarmed/coda_rs.ko" --timeout 1500 -- "$main" control-disarmed
+	--module "$OUT/$REL-disarmed/coda_rs.ko" --timeout 1500 --env "CODA_TESTS=close_report churn" \
+	-- "$main" control-disarmed
+start diff-c "programs and random operations on the stock kernel's C module" \
+	--module coda --timeout "$patience" "${long_env[@]}" --mem 3072 --no-check --results "$results/diff-c" \
+	-- "$main" diff "${programs[@]}"
+start diff-ours "the same on coda_rs" \
+	--module "$stock" --timeout "$patience" "${long_env[@]}" --mem 3072 --results "$results/diff-ours" \
+	-- "$main" diff "${programs[@]}"
+# What would take the C module's kernel down, in the controls, has guests of its
+# own: fault (as in FACTS), program, case.
+while read -r fault program case; do
+	start "fault-$fault-${case##*.}" "control: the C module's fault $fault, $case" \
+		--module coda --oops --timeout 150 --fs "" --env CODA_TIME_SCALE=1 -- "$main" case "$program" "$case"
+done <<-END
+	3 psdev lifetime.killed_waiters
+	4 psdev replies.bad_fd
+	6 psdev replies.bad_results
+	6 psdev replies.readlink_counts
+	6 psdev replies.short
+END
 wait_until_left 0
 wait
+
+# The selftests left their traces, too; those of psdev and churn depend on time
+# and chance.
+assemble() { # TO DIFF SELFTESTS
+	rm -rf "${results:?}/$1"
+	mkdir -p "$results/$1"
+	cp -al "$results/$2/." "$results/$1/"
+	cp -al "$results/$3/selftests-syscalls" "$results/$3/selftests-close_report" "$results/$1/" ||
+		wrong "the selftests left no trace in $3"
+}
+assemble c diff-c control-c
+assemble ours diff-ours test
+echo "==> C's module and ours, compared (what each did is in out/results/$DIST)"
+in_root "$OUT/tests/$DIST/bin/codadiff" compare "$results/c" "$results/ours" \
+	--table "$TOP/Documentation/differences.md" >"$results/compare" 2>&1 || rc=$?
+grep -E '^# .*(known, | times: |: [0-9]+ (calls|objects|upcalls|cases)| lines of trace)|not seen' "$results/compare" | sed 's/^# /    /'
+count "$results/compare" "comparisons"
+case ${rc:-0} in
+0 | 1) [ "$counted" -gt 0 ] || wrong "nothing was compared" ;;
+*)
+	wrong "the comparison ended with status $rc"
+	tail -n 5 "$results/compare" | sed 's/^/      /'
+	;;
+esac
 
 echo
 if [ "$skipped" -gt 0 ]; then

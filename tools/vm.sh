@@ -11,10 +11,12 @@
 #   --timeout S      the watchdog's limit for the whole boot (default: 900)
 #   --mem MB, --cpus N   size of the guest (default: 2048, 2)
 #   --fs "LIST"      container file systems beside tmpfs (default: ext4 xfs btrfs)
+#   --results DIR    what the command leaves in $CODA_RESULTS ends up there
 #   --env NAME=VALUE for the command (repeatable)
 #   --tty            the command gets a terminal
 #   --no-check       neither unload the module nor judge the kernel's log
 #   --ignore REGEX   lines of the kernel's log that are no fault in this run
+#   --oops           an oops ends the guest, with C's module too
 #   --quiet          no remarks of the host's own
 # COMMAND is run by bash in the guest, as root; without one it is a shell.
 #
@@ -23,7 +25,7 @@
 . "$(dirname "$0")/lib.sh"
 
 payloads=() extras=() envs=() module='' kernel=stock label=vm timeout=900 mem=2048 cpus=2
-tty='' check=1 ignore='' quiet='' fs_list='ext4 xfs btrfs'
+tty='' check=1 ignore='' quiet='' results='' oops='' fs_list='ext4 xfs btrfs'
 while [ $# -gt 0 ]; do
 	case $1 in
 	--payload) payloads+=("$2"); shift ;;
@@ -35,10 +37,12 @@ while [ $# -gt 0 ]; do
 	--mem) mem=$2; shift ;;
 	--cpus) cpus=$2; shift ;;
 	--fs) fs_list=$2; shift ;;
+	--results) results=$2; shift ;;
 	--env) envs+=("$2"); shift ;;
 	--ignore) ignore=$2; shift ;;
 	--tty) tty=1 ;;
 	--no-check) check=0 ;;
+	--oops) oops=1 ;;
 	--quiet) quiet=1 ;;
 	--) shift; break ;;
 	*) die "vm.sh: unknown option $1." ;;
@@ -87,6 +91,7 @@ install -m 755 "$TOP/tools/guest/init" "$stage/init"
 		size=$(stty size 2>/dev/null || echo "24 80")
 		printf 'BOOT_ROWS=%q\nBOOT_COLS=%q\nBOOT_TERM=%q\n' "${size% *}" "${size#* }" "${TERM:-linux}"
 	fi
+	[ -z "$results" ] || printf 'export CODA_RESULTS=/tmp/results\n'
 	for e in "${envs[@]}"; do
 		printf 'export %s=%q\n' "${e%%=*}" "${e#*=}"
 	done
@@ -104,10 +109,12 @@ in_root sh -e -c '
 	done' sh "$run" "$fs_list" >"$logs/disks.log" 2>&1 ||
 	die "the disks of the guest cannot be made; see $logs/disks.log."
 
+# A disk that the guest writes a tar to, from the first byte on.
+[ -z "$results" ] || truncate -s 2G "$run/results.img"
+
 # After an oops nothing that a test says is worth anything, and it may well hang.
 # The C module is known for it, though, and a control has to see the rest.
-oops=1
-[ "$module" != coda ] || oops=
+[ "$module" = coda ] || oops=1
 cpu=max
 append="console=ttyS0,115200 panic=-1 ${oops:+oops=panic }log_buf_len=16M rcupdate.rcu_cpu_stall_timeout=120 mitigations=off"
 case $kernel in
@@ -160,6 +167,7 @@ drive payload "$run/payload.squashfs" readonly=on
 for fs in $fs_list; do
 	drive "$fs" "$run/$fs.img" readonly=off
 done
+[ -z "$results" ] || drive results "$run/results.img" readonly=off
 
 [ -n "$quiet" ] || note "==> Booting $([ "$kernel" = stock ] && echo "$REL" || echo "the debug kernel") under QEMU ($accel); kernel console in ${logs#"$PWD"/}/console.log"
 if [ -t 0 ]; then
@@ -174,6 +182,12 @@ else
 		bash "$TOP/tools/lib.sh" "${qemu[@]}" </dev/null 2>>"$logs/qemu.log" | tee "$logs/output" || rc=$?
 fi
 
+if [ -n "$results" ]; then
+	rm -rf "$results"
+	mkdir -p "$results"
+	# Without a tar there is nothing to unpack, and the result below says why.
+	tar -C "$results" --no-same-owner -xf "$run/results.img" 2>>"$logs/qemu.log" || true
+fi
 result=$(tr -d '\r' <"$logs/result" 2>/dev/null | tail -n 1 || true)
 case $result in
 "status=0 check=0") exit 0 ;;

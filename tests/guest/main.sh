@@ -3,7 +3,8 @@
 #
 # What the guest does once it is up:
 #
-#   main.sh run | test | debug | shell | control-c | control-disarmed
+#   main.sh run | test | debug | shell | control-c | control-disarmed |
+#           diff PROGRAM... | case PROGRAM NAME
 #
 # CODA_MODULE says which module: the path of a .ko, or "coda" for the stock C
 # module. The exit status is the result. The caller looks at the kernel's log
@@ -74,6 +75,15 @@ control-c | control-disarmed)
 	export CODA_CONTROL=${mode#control-}
 	load
 	kselftests
+	;;
+case)
+	load
+	"$top/kselftest/coda_rs/$2" "$3"
+	;;
+diff)
+	load
+	shift
+	bash "$here/diff.sh" "$CODA_RESULTS" "$@"
 	;;
 shell)
 	load

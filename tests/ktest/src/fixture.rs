@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Value, json};
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -59,6 +59,8 @@ pub struct Fixture {
     socket: PathBuf,
     manager: Option<Child>,
     log: PathBuf,
+    /// How much of the trace has been kept.
+    kept: u64,
 }
 
 /// A rule for the cache manager; see codacm's `rules`.
@@ -147,6 +149,7 @@ impl Fixture {
             base,
             spec: spec.clone(),
             manager: None,
+            kept: 0,
         };
         File::create(&fixture.trace)?;
         fixture.start_manager()?;
@@ -262,6 +265,30 @@ impl Fixture {
     /// A watch from now on.
     pub fn watch(&self) -> Result<Watch> {
         Watch::new(&self.trace)
+    }
+
+    /// Adds a line to the trace.
+    pub fn note(&self, line: &Value) -> Result<()> {
+        let mut trace = File::options().append(true).open(&self.trace)?;
+        Ok(trace.write_all(format!("{line}\n").as_bytes())?)
+    }
+
+    /// Leaves the trace where `CODA_RESULTS` says, for a comparison with another
+    /// boot's. What was there of the same name is continued.
+    pub fn keep_trace(&mut self, program: &str, group: &str) -> Result<()> {
+        let Some(dir) = std::env::var_os("CODA_RESULTS") else {
+            return Ok(());
+        };
+        let dir = PathBuf::from(dir).join(format!("selftests-{program}"));
+        fs::create_dir_all(&dir)?;
+        let mut from = File::open(&self.trace)?;
+        from.seek(SeekFrom::Start(self.kept))?;
+        let mut to = File::options()
+            .append(true)
+            .create(true)
+            .open(dir.join(group))?;
+        self.kept += std::io::copy(&mut from, &mut to)?;
+        Ok(())
     }
 
     /// Ends the cache manager as if by a crash, and waits for its end.

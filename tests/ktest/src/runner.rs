@@ -267,7 +267,7 @@ impl Suite {
         }
         let mut totals = Totals::default();
         for group in self.groups {
-            group.run(&mut control, &mut totals, &mut table)?;
+            group.run(self.program, &mut control, &mut totals, &mut table)?;
         }
         if let Some(control) = control.filter(|_| stale_check) {
             let unused = control.unused();
@@ -294,6 +294,7 @@ type TableLine<'a> = &'a mut dyn FnMut(&str, &str, &[Row], Result<(), String>);
 impl Group {
     fn run(
         self,
+        program: &str,
         control: &mut Option<Control>,
         totals: &mut Totals,
         table: &mut Option<TableLine<'_>>,
@@ -320,6 +321,9 @@ impl Group {
                             Err(e) => broken = Some(format!("no fixture: {e:#}")),
                         }
                     }
+                    if let Some(f) = &fixture {
+                        f.note(&json!({ "ev": "case", "name": name }))?;
+                    }
                     match &broken {
                         Some(why) => Outcome::Fail(why.clone()),
                         None => {
@@ -336,6 +340,15 @@ impl Group {
                         outcome = Outcome::Fail(format!("{e:#}"));
                     }
                 }
+            }
+            if let Some(f) = &mut fixture {
+                let state = match &outcome {
+                    Outcome::Pass => "pass",
+                    Outcome::Fail(_) => "fail",
+                    Outcome::Skip(_) => "skip",
+                };
+                f.note(&json!({ "ev": "outcome", "state": state }))?;
+                f.keep_trace(program, &self.name)?;
             }
             // After a time-out nobody knows what is still hanging in there.
             let hung = matches!(&outcome, Outcome::Fail(why) if why.contains(TIMED_OUT));
