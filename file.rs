@@ -199,11 +199,14 @@ pub(crate) fn write(file: &File<Coda>, io: WriteIo<'_>) -> Result<usize> {
     let this = handle(file)?;
     let range = (io.count(), io.position());
     if io.is_nowait() {
-        // Set-id bits are taken away by the cache manager.
-        if this.announces() || file.inode().mode() & (mode::S_ISUID | mode::S_ISGID) != 0 {
+        if this.announces() {
             return Err(EAGAIN);
         }
         let _lock = file.inode().try_lock().ok_or(EAGAIN)?;
+        // Set-id bits are taken away by the cache manager.
+        if file.inode().mode() & (mode::S_ISUID | mode::S_ISGID) != 0 {
+            return Err(EAGAIN);
+        }
         return this.container.write(io);
     }
     this.with_intent(file, range, WRITE, || {
@@ -220,6 +223,7 @@ pub(crate) fn write(file: &File<Coda>, io: WriteIo<'_>) -> Result<usize> {
 pub(crate) fn write_ended(file: &File<Coda>, result: Result<usize>, mut kind: WriteKind) {
     let Some(this) = file.handle() else { return };
     kind.sync |= this.container.is_sync();
+    kind.direct |= this.container.was_direct();
     let modified = match result {
         Ok(count) => count > 0,
         Err(err) => failed_write_modifies(err, kind),
@@ -227,7 +231,7 @@ pub(crate) fn write_ended(file: &File<Coda>, result: Result<usize>, mut kind: Wr
     if modified {
         this.container.hooks().modify();
         let inode = file.inode();
-        inode.set_size(this.container.size());
+        this.container.copy_size(inode);
         inode.touch();
     }
 }
@@ -261,7 +265,7 @@ pub(crate) fn fallocate(file: &File<Coda>, mode: i32, offset: i64, len: i64) -> 
         // Tells `OpenState` of a modification, by its hooks.
         let result = this.container.fallocate(mode, offset, len);
         if result.is_ok() {
-            inode.set_size(this.container.size());
+            this.container.copy_size(inode);
             inode.touch();
         }
         result

@@ -229,19 +229,17 @@ impl Drop for Writer {
 ///
 /// A write through the page cache reports what it wrote before it failed as a short write, so most
 /// errors mean that nothing was written. If it is to reach the disk before it returns, data is in the
-/// file before the disk has its say: then only what is checked before the first byte tells. A write
-/// past the page cache goes to the disk piece by piece, and says nothing of the pieces that went well
-/// before one failed: be it for its memory, its alignment, or the disk. Any other error leaves it in
-/// doubt.
+/// file before the disk, or a file system that has become read only, has its say: then only what is
+/// checked before the first byte tells. Any other error leaves it in doubt, and so does every error
+/// of a write past the page cache: that goes to the disk piece by piece, and says nothing of the
+/// pieces that went well before one failed.
 pub(crate) fn failed_write_modifies(err: Error, kind: WriteKind) -> bool {
-    let before_first_byte = [EBADF, EPERM, EACCES, EFBIG, ETXTBSY, EROFS];
-    let before_first_page = [EFAULT, EINVAL, EAGAIN];
-    let nothing_written = [ENOSPC, ENOMEM];
+    let before_first_byte = [EFAULT, EINVAL, EBADF, EPERM, EACCES, EFBIG, ETXTBSY, EAGAIN];
+    let nothing_written = [ENOSPC, ENOMEM, EROFS];
     let refused = before_first_byte.contains(&err)
         || err == EOPNOTSUPP
-        || (!kind.direct && before_first_page.contains(&err))
-        || (!kind.direct && !kind.sync && (nothing_written.contains(&err) || err == EDQUOT));
-    !refused
+        || (!kind.sync && (nothing_written.contains(&err) || err == EDQUOT));
+    kind.direct || !refused
 }
 
 #[kunit_tests(coda_rs_report)]
@@ -363,6 +361,8 @@ mod tests {
         assert!(!failed_write_modifies(EFBIG, sync));
         assert!(failed_write_modifies(EFAULT, direct));
         assert!(failed_write_modifies(ENOSPC, direct));
-        assert!(!failed_write_modifies(EFBIG, direct));
+        assert!(failed_write_modifies(EFBIG, direct));
+        assert!(!failed_write_modifies(EROFS, plain));
+        assert!(failed_write_modifies(EROFS, sync));
     }
 }

@@ -45,7 +45,7 @@ use super::{
     file::{access, DirEmitter, File, ReadIo, SpliceRead, VmArea, WriteIo, WriteKind},
     from_isize,
     fs::FileSystem,
-    inode::mode,
+    inode::{mode, INode},
     to_int,
 };
 use core::{marker::PhantomData, ptr::NonNull};
@@ -296,6 +296,8 @@ struct State<H: BackingHooks> {
     stacked: SetOnce<StackedVmOps>,
     /// How many areas have the wrapped table, as far as their `open` and `close` tell.
     areas: Atomic<i32>,
+    /// Whether I/O has ever been meant to go past the page cache.
+    direct: Atomic<i32>,
     hooks: H,
 }
 
@@ -350,6 +352,10 @@ impl<H: BackingHooks> State<H> {
                 vm_ops: SetOnce::new(),
                 stacked: SetOnce::new(),
                 areas: Atomic::new(0),
+                // SAFETY: The caller's promise.
+                direct: Atomic::new(i32::from(unsafe {
+                    (*file).f_flags & bindings::O_DIRECT != 0
+                })),
                 hooks,
             },
             GFP_KERNEL,
@@ -790,7 +796,12 @@ impl<H: BackingHooks> BackingFile<H> {
         if hugetlb {
             return Err(EINVAL);
         }
-        let mut flags = wanted | bindings::O_LARGEFILE | (user.flags() & bindings::O_DIRECT);
+        let mut flags = wanted | bindings::O_LARGEFILE;
+        // A directory's container may be a file, which is read in pieces of any size.
+        let shares = user.inode().mode() & mode::S_IFMT == mode::S_IFREG;
+        if shares {
+            flags |= user.flags() & bindings::O_DIRECT;
+        }
         match kind {
             mode::S_IFREG => {}
             mode::S_IFDIR => flags |= bindings::O_DIRECTORY,
@@ -814,8 +825,11 @@ impl<H: BackingHooks> BackingFile<H> {
         // What the host's file can do, the user's can.
         const SHARED: bindings::fmode_t =
             helpers::vfs_consts_VFS_FMODE_NOWAIT | helpers::vfs_consts_VFS_FMODE_CAN_ODIRECT;
-        // SAFETY: Both files are alive; the user's is being opened, which lets `open` set its mode.
-        unsafe { (*user.as_ptr()).f_mode |= (*file).f_mode & SHARED };
+        if shares {
+            // SAFETY: Both files are alive; the user's is being opened, which lets `open` set its
+            // mode.
+            unsafe { (*user.as_ptr()).f_mode |= (*file).f_mode & SHARED };
+        }
         // INVARIANT: The state is attached, and the reference is ours.
         Ok(Self {
             file: NonNull::new(file).ok_or(EINVAL)?,
@@ -829,14 +843,21 @@ impl<H: BackingHooks> BackingFile<H> {
 
     /// The owner's data.
     pub(crate) fn hooks(&self) -> &H {
-        // SAFETY: By the type invariants.
-        &unsafe { State::<H>::expect(self.as_ptr()) }.hooks
+        &self.state().hooks
     }
 
-    /// The length of the host's file in bytes.
-    pub(crate) fn size(&self) -> i64 {
-        // SAFETY: The file is alive, and so is its inode.
-        unsafe { helpers::vfsh_inode_size((*self.as_ptr()).f_inode) }
+    /// Gives the user's inode the length of the host's file. Whoever is last to do so has seen the
+    /// last length.
+    pub(crate) fn copy_size(&self, user: &INode<H::FileSystem>) {
+        // SAFETY: Both inodes are alive; the helper takes the user's `i_lock`.
+        unsafe { helpers::vfsh_inode_copy_size(user.as_ptr(), (*self.as_ptr()).f_inode) };
+    }
+
+    /// Whether a write may have gone past the page cache, though its own flags say otherwise: which
+    /// it does is decided by the host's file, and another thread may change that by `fcntl(2)`
+    /// while it is on its way. To be asked after the write.
+    pub(crate) fn was_direct(&self) -> bool {
+        self.state().direct.load(Relaxed) != 0
     }
 
     /// Whether every write goes to the disk before it returns, whatever the writer asked for.
@@ -858,12 +879,21 @@ impl<H: BackingHooks> BackingFile<H> {
         }
     }
 
+    fn state(&self) -> &State<H> {
+        // SAFETY: By the type invariants.
+        unsafe { State::<H>::expect(self.as_ptr()) }
+    }
+
     /// Makes I/O of the host's file go past the page cache or not. A synchronous read or write asks
     /// the file it is on, and `fcntl(2)` changes the user's.
     fn follow_direct(&self, direct: bool) {
         // SAFETY: The file is alive; an aligned word is read in one piece.
         let flags = unsafe { core::ptr::addr_of!((*self.as_ptr()).f_flags).read_volatile() };
         if (flags & bindings::O_DIRECT != 0) != direct {
+            if direct {
+                // Before anybody can see the flag: see `was_direct`.
+                self.state().direct.store(1, Relaxed);
+            }
             // SAFETY: The file is alive; the helper takes its `f_lock`.
             unsafe { helpers::vfsh_file_set_direct(self.as_ptr(), direct) };
         }
@@ -919,7 +949,8 @@ impl<H: BackingHooks> BackingFile<H> {
                 self.as_ptr(),
                 io.iter,
                 io.kiocb,
-                (*io.kiocb).ki_flags,
+                // Not every caller in the kernel says that it writes, and 7.2 counts on it.
+                (*io.kiocb).ki_flags | helpers::vfs_consts_VFS_IOCB_WRITE as c_int,
                 &mut context,
             )
         })
@@ -927,6 +958,7 @@ impl<H: BackingHooks> BackingFile<H> {
 
     /// Splices from the host's file to a pipe.
     pub(crate) fn splice_read(&self, io: SpliceRead<'_>) -> Result<usize> {
+        self.follow_direct(io.is_direct());
         let mut context = self.context(None);
         // SAFETY: By the invariants of `io`; the kiocb is used during the call only.
         unsafe {

@@ -218,6 +218,13 @@ impl SpliceRead<'_> {
     pub(crate) fn count(&self) -> usize {
         self.len
     }
+
+    /// Whether it is to go past the page cache.
+    pub(super) fn is_direct(&self) -> bool {
+        // SAFETY: Valid by the type invariants; an aligned word is read in one piece.
+        let flags = unsafe { core::ptr::addr_of!((*self.file).f_flags).read_volatile() };
+        flags & bindings::O_DIRECT != 0
+    }
 }
 
 /// A memory area that is being made by `mmap(2)`.

@@ -57,6 +57,18 @@ void vfsh_inode_set_size(struct inode *inode, loff_t size)
 	spin_unlock(&inode->i_lock);
 }
 
+void vfsh_inode_copy_size(struct inode *inode, const struct inode *from)
+{
+	loff_t size;
+
+	/* read inside: of two that copy, the later one has the later size */
+	spin_lock(&inode->i_lock);
+	size = i_size_read(from);
+	i_size_write(inode, size);
+	inode->i_blocks = (size + 511) >> 9;
+	spin_unlock(&inode->i_lock);
+}
+
 loff_t vfsh_inode_size(const struct inode *inode)
 {
 	return i_size_read(inode);

@@ -27,6 +27,7 @@ enum vfs_consts {
 	VFS_IOCB_DSYNC = (__force int)IOCB_DSYNC,
 	VFS_IOCB_DIRECT = (__force int)IOCB_DIRECT,
 	VFS_IOCB_NOWAIT = (__force int)IOCB_NOWAIT,
+	VFS_IOCB_WRITE = (__force int)IOCB_WRITE,
 	VFS_SB_NOATIME = SB_NOATIME,
 	VFS_LOOKUP_RCU = LOOKUP_RCU,
 	VFS_FMODE_CREATED = (__force int)FMODE_CREATED,
@@ -67,6 +68,7 @@ struct vfs_attr {
 /* inode.c side */
 void vfsh_inode_set_attr(struct inode *inode, const struct vfs_attr *attr);
 void vfsh_inode_set_size(struct inode *inode, loff_t size);
+void vfsh_inode_copy_size(struct inode *inode, const struct inode *from);
 loff_t vfsh_inode_size(const struct inode *inode);
 void vfsh_inode_touch(struct inode *inode);
 void vfsh_inode_inc_nlink(struct inode *inode);

@@ -309,12 +309,6 @@ impl<T: FileSystem> INode<T> {
         unsafe { helpers::vfsh_inode_size(self.as_ptr()) }
     }
 
-    /// Sets the length, and the blocks with it as the C module counts them.
-    pub(crate) fn set_size(&self, size: i64) {
-        // SAFETY: The inode is alive; the helper takes `i_lock`.
-        unsafe { helpers::vfsh_inode_set_size(self.as_ptr(), size.max(0)) };
-    }
-
     /// Takes over the attributes that are given.
     pub(crate) fn set_attr(&self, attr: &Attr) {
         let raw = attr.to_raw();
