@@ -69,6 +69,11 @@ report_fault() {
 	why=$(sed '1,/coda-guest: begin/d' "$logs/console.log" |
 		grep -aoE 'BUG: .*|Oops: .*|WARNING: .*|general protection.*|[Ll]ist_(add|del) corruption.*|refcount_t: .*|INFO: task .*' |
 		head -n 1 | tr -d '\r' || true)
+	# A panic may be the end of the console, too.
+	if [ -z "$why" ] && grep -q 'died without a result' "$state/$name.err" &&
+		grep -q 'coda-guest: begin' "$logs/console.log"; then
+		why="the kernel is gone without a word"
+	fi
 	[ -n "$why" ] || why=$(grep -aE '^(# *)*not ok ' "$state/$name.out" | head -n 1 | tr -d '\r' || true)
 	if [ "$rc" -ne 0 ] && [ -n "$why" ]; then
 		good "C fails as it must: ${why:0:120}"
@@ -250,7 +255,6 @@ while read -r fault program case; do
 		--module coda --oops --timeout 150 --fs "" --env CODA_TIME_SCALE=1 -- "$main" case "$program" "$case"
 done <<-END
 	3 psdev lifetime.killed_waiters
-	4 psdev replies.bad_fd
 	6 psdev replies.bad_results
 	6 psdev replies.readlink_counts
 	6 psdev replies.short

@@ -92,9 +92,10 @@ impl From<String> for Difference {
     }
 }
 
-/// Whoever prints TAP.
+/// Whoever prints TAP: at the end, since the plan comes first.
 struct Judge {
     table: Table,
+    lines: Vec<String>,
     number: usize,
     failed: usize,
 }
@@ -118,26 +119,28 @@ impl Judge {
         let name = format!("{scenario}.{aspect}");
         self.number += 1;
         if !what.is_empty() {
-            println!("# {name}: {what}");
+            self.lines.push(format!("# {name}: {what}"));
         }
         for (row, count) in known {
-            println!(
+            self.lines.push(format!(
                 "# {name}: known, {count} times: {}",
                 self.table.pattern(row)
-            );
+            ));
         }
         for (n, (difference, count)) in unknown.iter().take(SHOWN).enumerate() {
-            println!("# {name}: {count} times: {}", difference.words);
+            self.lines
+                .push(format!("# {name}: {count} times: {}", difference.words));
             for line in difference.context.iter().filter(|_| n == 0) {
-                println!("# {name}:     {line}");
+                self.lines.push(format!("# {name}:     {line}"));
             }
         }
         if unknown.len() > SHOWN {
-            println!("# {name}: and {} others", unknown.len() - SHOWN);
+            self.lines
+                .push(format!("# {name}: and {} others", unknown.len() - SHOWN));
         }
         let verdict = if unknown.is_empty() { "ok" } else { "not ok" };
         self.failed += usize::from(!unknown.is_empty());
-        println!("{verdict} {} {name}", self.number);
+        self.lines.push(format!("{verdict} {} {name}", self.number));
     }
 }
 
@@ -384,11 +387,11 @@ pub fn run(args: &CompareArgs) -> Result<ExitCode> {
         .with_context(|| format!("the table {}", args.table.display()))?;
     let mut judge = Judge {
         table: Table::parse(&text).with_context(|| args.table.display().to_string())?,
+        lines: Vec::new(),
         number: 0,
         failed: 0,
     };
     let (c, ours) = (names(&args.c)?, names(&args.ours)?);
-    println!("TAP version 13");
     let both = c.intersection(&ours).count();
     ensure!(both > 0, "no program was run in both boots");
     for name in c.union(&ours) {
@@ -413,10 +416,14 @@ pub fn run(args: &CompareArgs) -> Result<ExitCode> {
             judge.judge(name, "run", "", vec![format!("{e:#}").into()]);
         }
     }
+    println!("TAP version 13");
+    println!("1..{}", judge.number);
+    for line in &judge.lines {
+        println!("{line}");
+    }
     for pattern in judge.table.unused() {
         println!("# not seen this time: {pattern}");
     }
-    println!("1..{}", judge.number);
     Ok(ExitCode::from(u8::from(judge.failed > 0)))
 }
 

@@ -29,5 +29,5 @@ iodepth=4
 J
 # Its own words are all about time.
 fio --output="$SCRATCH/out" "$SCRATCH/job" >"$SCRATCH/words" 2>&1 || { cat "$SCRATCH/words" "$SCRATCH/out"; exit 1; }
-grep -o 'err=.*[0-9]:' "$SCRATCH/out"
+grep -o 'err= *[0-9]*' "$SCRATCH/out"
 ls
