@@ -69,10 +69,9 @@ report_fault() {
 	why=$(sed '1,/coda-guest: begin/d' "$logs/console.log" |
 		grep -aoE 'BUG: .*|Oops: .*|WARNING: .*|general protection.*|[Ll]ist_(add|del) corruption.*|refcount_t: .*|INFO: task .*' |
 		head -n 1 | tr -d '\r' || true)
-	# A panic may be the end of the console, too.
-	if [ -z "$why" ] && grep -q 'died without a result' "$state/$name.err" &&
-		grep -q 'coda-guest: begin' "$logs/console.log"; then
-		why="the kernel is gone without a word"
+	# Memory that is overwritten may be the end of the console, too, or of a CPU.
+	if [ -z "$why" ] && [ "$rc" -eq 71 ] && grep -q 'coda-guest: begin' "$logs/console.log"; then
+		why="the kernel hangs, or is gone without a word"
 	fi
 	[ -n "$why" ] || why=$(grep -aE '^(# *)*not ok ' "$state/$name.out" | head -n 1 | tr -d '\r' || true)
 	if [ "$rc" -ne 0 ] && [ -n "$why" ]; then
@@ -256,7 +255,6 @@ while read -r fault program case; do
 done <<-END
 	3 psdev lifetime.killed_waiters
 	6 psdev replies.bad_results
-	6 psdev replies.readlink_counts
 	6 psdev replies.short
 END
 wait_until_left 0
