@@ -216,11 +216,12 @@ impl Trace {
                     if what.starts_with("SETATTR ") {
                         what.push_str(&attributes(line.get("attr")));
                     }
-                    let ends = what.starts_with("ACCESS_INTENT") && what.contains("_FINISH ");
+                    // What only one of the modules may send is no way to count by.
+                    let extra = what.starts_with("ACCESS_INTENT") && what.contains("_FINISH ")
+                        || what.ends_with(" once changed");
                     for (name, value) in &line {
                         match (name.as_str(), value.as_i64()) {
-                            // A process of which nothing else is heard does not count.
-                            ("pid", Some(_)) if ends => (),
+                            ("pid", Some(_)) if extra => (),
                             ("pid", Some(pid)) => {
                                 let number = names.process(pid);
                                 if processes {

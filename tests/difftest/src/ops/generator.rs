@@ -181,9 +181,14 @@ impl Generator {
         }
     }
 
+    /// How much to write: C takes a write of nothing for one, and sets times.
+    fn some(&mut self) -> usize {
+        self.len().max(1)
+    }
+
     fn lens(&mut self) -> Vec<usize> {
         let count = self.rng.random_range(1..=4);
-        (0..count).map(|_| self.len() / 2).collect()
+        (0..count).map(|_| self.some().div_ceil(2)).collect()
     }
 
     /// An offset, mostly within the file.
@@ -240,9 +245,10 @@ impl Generator {
     }
 
     fn mode(&mut self, dir: bool) -> u32 {
-        let files = [0o644, 0o644, 0o666, 0o600, 0o444, 0o755, 0o4755, 0o2640, 0];
+        // No set-id bits: C does not take them away when somebody else writes.
+        let files = [0o644, 0o644, 0o666, 0o600, 0o444, 0o755, 0];
         let dirs = [0o755, 0o755, 0o777, 0o777, 0o700, 0o555, 0o1777, 0o2775, 0];
-        let modes = if dir { dirs } else { files };
+        let modes = if dir { &dirs[..] } else { &files[..] };
         modes.choose(&mut self.rng).copied().unwrap_or(0)
     }
 
@@ -350,10 +356,10 @@ impl Generator {
                 let slot = self.slot(who, read);
                 Op::Preadv2 { slot, off: self.off(who, slot), lens: self.lens() }
             }
-            "write" => Op::Write { slot: self.slot(who, write), len: self.len() },
+            "write" => Op::Write { slot: self.slot(who, write), len: self.some() },
             "pwrite" => {
                 let slot = self.slot(who, write);
-                Op::Pwrite { slot, off: self.off(who, slot), len: self.len() }
+                Op::Pwrite { slot, off: self.off(who, slot), len: self.some() }
             }
             "writev" => Op::Writev { slot: self.slot(who, write), lens: self.lens() },
             "lseek" => {
@@ -560,7 +566,7 @@ impl Generator {
             },
             "exec" => Op::Exec { path: self.place(FILE) },
             "child_io" => {
-                let (len, out) = (self.len(), self.one_in(2));
+                let (len, out) = (self.some(), self.one_in(2));
                 let slot = self.slot(who, |slot| if out { slot.write } else { slot.read });
                 Op::ChildIo { slot, len, write: out }
             }
@@ -570,7 +576,7 @@ impl Generator {
                     true => self.new_path(Kind::File),
                     false => self.old(FILE),
                 };
-                Op::Kill { path, flags: format!("{flags}|O_NONBLOCK"), len: self.len() }
+                Op::Kill { path, flags: format!("{flags}|O_NONBLOCK"), len: self.some() }
             }
             "fresh_map" => {
                 self.serial += 1;
