@@ -180,6 +180,18 @@ in_root() {
 		"${env[@]}" --chdir "$TOP" "${opt[@]}" "$@"
 }
 
+# remove DIR...: removes what an interrupted run may have left /proc and /sys
+# mounted in, and nothing that is mounted there.
+remove() {
+	local dir m
+	for dir; do
+		while read -r m; do
+			umount -l "$m" 2>/dev/null || true
+		done < <(awk -v d="$dir/" 'index($2, d) == 1 { print $2 }' /proc/mounts | sort -r)
+		rm -rf --one-file-system "$dir"
+	done
+}
+
 # The facts of the kernel that the build root was made for: REL (the release),
 # KVER (X.Y), GCC (major version), DEBVER (package version).
 load_facts() {

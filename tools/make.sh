@@ -29,7 +29,7 @@ test-long)
 	exec bash "$tools/test.sh" --long
 	;;
 clean-cache)
-	rm -rf "$CACHE_TOP"
+	remove "$CACHE_TOP"
 	;;
 help)
 	cat <<-END

@@ -20,7 +20,7 @@ key=$(
 fresh "$CACHE/root.stamp" "$key" && exit 0
 
 need_host_packages
-rm -rf "$CACHE/root.new" "$CACHE/root.tar"
+remove "$CACHE/root.new" "$CACHE/root.tar"
 rm -f "$CACHE/root.stamp"
 
 # A mirror that is a frozen copy of Debian serves an index whose time is up.
@@ -58,9 +58,9 @@ else
 fi
 [ -s "$CACHE/root.new/var/cache/coda_rs/facts" ] || die "the build root came out incomplete; see $CACHE/log/root.log."
 if [ -e "$ROOT" ]; then
-	rm -rf "$CACHE/root.old"
+	remove "$CACHE/root.old"
 	mv "$ROOT" "$CACHE/root.old"
-	rm -rf "$CACHE/root.old" &
+	remove "$CACHE/root.old" &
 fi
 mv "$CACHE/root.new" "$ROOT"
 mkdir -p "$CACHE/home" "$CACHE/cargo/home" "$CACHE/cargo/target"
