@@ -48,24 +48,25 @@ void vfsh_inode_set_attr(struct inode *inode, const struct vfs_attr *attr)
 		inode_set_ctime(inode, attr->ctime_sec, attr->ctime_nsec);
 }
 
-void vfsh_inode_set_size(struct inode *inode, loff_t size)
+/* i_lock, held here, orders the writers of i_size_seqcount on 32 bit */
+static void set_size_locked(struct inode *inode, loff_t size)
 {
-	/* i_lock orders the writers of i_size_seqcount on 32 bit */
-	spin_lock(&inode->i_lock);
 	i_size_write(inode, size);
 	inode->i_blocks = (size + 511) >> 9;
+}
+
+void vfsh_inode_set_size(struct inode *inode, loff_t size)
+{
+	spin_lock(&inode->i_lock);
+	set_size_locked(inode, size);
 	spin_unlock(&inode->i_lock);
 }
 
 void vfsh_inode_copy_size(struct inode *inode, const struct inode *from)
 {
-	loff_t size;
-
 	/* read inside: of two that copy, the later one has the later size */
 	spin_lock(&inode->i_lock);
-	size = i_size_read(from);
-	i_size_write(inode, size);
-	inode->i_blocks = (size + 511) >> 9;
+	set_size_locked(inode, i_size_read(from));
 	spin_unlock(&inode->i_lock);
 }
 

@@ -285,6 +285,11 @@ impl Trace {
         Ok(trace)
     }
 
+    /// A part, empty where there is none.
+    pub fn part(&self, n: usize) -> &[Upcall] {
+        self.parts.get(n).map(Vec::as_slice).unwrap_or_default()
+    }
+
     /// How many upcalls there are.
     pub fn len(&self) -> usize {
         self.parts.iter().map(Vec::len).sum()
@@ -340,8 +345,7 @@ impl Trace {
     pub fn differences(&self, ours: &Trace) -> Vec<(usize, String)> {
         let mut all = Vec::new();
         for n in 0..self.parts.len().max(ours.parts.len()) {
-            let part = |trace: &Trace| trace.parts.get(n).cloned().unwrap_or_default();
-            let differences = compare(&part(self), &part(ours), self.loose);
+            let differences = compare(self.part(n), ours.part(n), self.loose);
             all.extend(differences.into_iter().map(|d| (n, d)));
         }
         all

@@ -4,7 +4,7 @@
 
 use crate::sys::check;
 use nix::errno::Errno;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// The size of a page.
 pub const PAGE: usize = 4096;
@@ -31,17 +31,12 @@ impl Map {
 
     /// mmap(2) of a file from an offset on.
     pub fn at(fd: &OwnedFd, offset: i64, len: usize, prot: i32, flags: i32) -> Result<Self, Errno> {
+        Self::raw(fd.as_raw_fd(), offset, len, prot, flags)
+    }
+
+    fn raw(fd: RawFd, offset: i64, len: usize, prot: i32, flags: i32) -> Result<Self, Errno> {
         // SAFETY: the kernel chooses a place where nothing is.
-        let address = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                len,
-                prot,
-                flags,
-                fd.as_raw_fd(),
-                offset,
-            )
-        };
+        let address = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, fd, offset) };
         if address == libc::MAP_FAILED {
             return Err(Errno::last());
         }
@@ -55,15 +50,7 @@ impl Map {
     pub fn anonymous(len: usize) -> Result<Self, Errno> {
         let prot = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        // SAFETY: the kernel chooses a place where nothing is.
-        let address = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, -1, 0) };
-        if address == libc::MAP_FAILED {
-            return Err(Errno::last());
-        }
-        Ok(Map {
-            address: address.cast(),
-            len,
-        })
+        Self::raw(-1, 0, len, prot, flags)
     }
 
     /// A shared mapping for reading and writing.

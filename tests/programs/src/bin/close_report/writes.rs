@@ -100,13 +100,7 @@ pub fn cases() -> Vec<C> {
             Modified,
             "pwritev2(2) with RWF_DSYNC",
             |_, fd| {
-                let piece = libc::iovec {
-                    iov_base: c"x".as_ptr().cast_mut().cast(),
-                    iov_len: 1,
-                };
-                // SAFETY: the kernel reads one byte of a constant.
-                let n = unsafe { libc::pwritev2(fd.as_raw_fd(), &piece, 1, 7, libc::RWF_DSYNC) };
-                ensure_eq!(sys::check(n as i64)?, 1);
+                ensure_eq!(sys::pwritev2(fd, b"x", 7, libc::RWF_DSYNC)?, 1);
                 Ok(())
             },
         ),
@@ -117,13 +111,7 @@ pub fn cases() -> Vec<C> {
             |t| {
                 t.make_default()?;
                 let fd = t.rw()?;
-                let piece = libc::iovec {
-                    iov_base: c"x".as_ptr().cast_mut().cast(),
-                    iov_len: 1,
-                };
-                // SAFETY: the kernel reads one byte of a constant.
-                let n = unsafe { libc::pwritev2(fd.as_raw_fd(), &piece, 1, 0, libc::RWF_APPEND) };
-                ensure_eq!(sys::check(n as i64)?, 1);
+                ensure_eq!(sys::pwritev2(&fd, b"x", 0, libc::RWF_APPEND)?, 1);
                 ensure_eq!(t.contents()?.len(), 101, "appended at the end");
                 sys::close(fd)?;
                 t.expect(&[RW_DIRTY])
@@ -672,12 +660,7 @@ pub fn cases() -> Vec<C> {
             Modified,
             "write(2) that runs into a bad page",
             |_, fd| {
-                let map = coda_selftests::map::Map::new(
-                    fd,
-                    2 * 4096,
-                    libc::PROT_READ | libc::PROT_WRITE,
-                    libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                )?;
+                let map = Map::anonymous(2 * PAGE)?;
                 map.store(0, 1);
                 map.punch(1, 1)?;
                 // SAFETY: only an address; the kernel finds out what is there.
