@@ -58,6 +58,10 @@ tests_clippy() {
 	in_root cargo clippy --manifest-path tests/Cargo.toml --workspace --all-targets --offline -- -D warnings
 }
 
+tests_unit() {
+	in_root cargo test --manifest-path tests/Cargo.toml --workspace --release --offline
+}
+
 # A build of its own, from nothing: a warning is printed once only.
 module_build() {
 	local to=$OUT/check/$1 rc=0
@@ -148,6 +152,7 @@ if [ -f tests/Cargo.toml ]; then
 	fetch_crates
 	try "rustfmt: tests" tests_fmt --check
 	try "clippy: tests" tests_clippy
+	try "unit tests: tests" tests_unit
 fi
 
 if [ "$failures" -ne 0 ]; then

@@ -450,12 +450,10 @@ mod tests {
 
     #[test]
     fn inodes_are_numbered() {
-        let log = "{\"ino\":700,\"x\":{\"ino\":9}}\n{\"ino\":700}";
+        let log = "{\"stat\":{\"ino\":700}}\n{\"entries\":[[\"f\",8,9],[\"g\",8,700]]}";
         let log = parse_log(log).unwrap();
-        assert_eq!(
-            log,
-            [json!({ "ino": 1, "x": { "ino": 2 } }), json!({ "ino": 1 })]
-        );
+        assert_eq!(log[0], json!({ "stat": { "ino": 1 } }));
+        assert_eq!(log[1], json!({ "entries": [["f", 8, 2], ["g", 8, 1]] }));
     }
 
     fn side(dir: &Path, text: &[(&str, &str)]) -> PathBuf {
