@@ -20,14 +20,15 @@ build() {
 		sed 's/^/not as asked: /' || true
 	# What was asked for and silently left out would find no faults.
 	for wanted in RUST KUNIT KASAN PROVE_LOCKING DEBUG_ATOMIC_SLEEP DEBUG_LIST DETECT_HUNG_TASK \
-		VIRTIO_BLK VIRTIO_CONSOLE SQUASHFS OVERLAY_FS EXT4_FS MODULE_UNLOAD; do
+		VIRTIO_BLK VIRTIO_CONSOLE SQUASHFS OVERLAY_FS EXT4_FS BLK_DEV_LOOP SWAP MODULE_UNLOAD \
+		INIT_STACK_ALL_PATTERN; do
 		grep -q "^CONFIG_$wanted=y" "$CACHE/debug/build/.config" || {
 			echo "CONFIG_$wanted did not survive olddefconfig"
 			return 1
 		}
 	done
 	in_root make LLVM=1 -C "$KSRC" "O=$build" -j"$JOBS" bzImage modules
-	cp "$CACHE/debug/build/arch/x86/boot/bzImage" "$CACHE/debug/bzImage"
+	cp "$CACHE/debug/build/arch/x86/boot/bzImage" "$CACHE/debug/build/fs/coda/coda.ko" "$CACHE/debug/"
 }
 
 step "$CACHE/log/debug.log" "Compiling the debug kernel (10 to 20 minutes on two cores, once)" build

@@ -10,6 +10,7 @@
 #   --label NAME     logs go to out/logs/<DIST>/NAME (default: vm)
 #   --timeout S      the watchdog's limit for the whole boot (default: 900)
 #   --mem MB, --cpus N   size of the guest (default: 2048, 2)
+#   --icount         one emulated CPU, whose clock counts executed instructions
 #   --fs "LIST"      container file systems beside tmpfs (default: ext4 xfs btrfs)
 #   --results DIR    what the command leaves in $CODA_RESULTS ends up there
 #   --env NAME=VALUE for the command (repeatable)
@@ -25,7 +26,7 @@
 . "$(dirname "$0")/lib.sh"
 
 payloads=() extras=() envs=() module='' kernel=stock label=vm timeout=900 mem=2048 cpus=2
-tty='' check=1 ignore='' quiet='' results='' oops='' fs_list='ext4 xfs btrfs'
+tty='' check=1 ignore='' quiet='' results='' oops='' icount='' fs_list='ext4 xfs btrfs'
 while [ $# -gt 0 ]; do
 	case $1 in
 	--payload) payloads+=("$2"); shift ;;
@@ -36,6 +37,7 @@ while [ $# -gt 0 ]; do
 	--timeout) timeout=$2; shift ;;
 	--mem) mem=$2; shift ;;
 	--cpus) cpus=$2; shift ;;
+	--icount) icount=1 cpus=1 envs+=(CODA_ICOUNT=1) ;;
 	--fs) fs_list=$2; shift ;;
 	--results) results=$2; shift ;;
 	--env) envs+=("$2"); shift ;;
@@ -142,9 +144,13 @@ inside() {
 	*) echo "$1" ;;
 	esac
 }
-accel=$(bash "$TOP/tools/accel.sh")
-accel_args=(-accel "$accel")
-[ "$accel" = kvm ] || accel_args=(-accel "tcg,thread=multi,tb-size=512")
+if [ -n "$icount" ]; then
+	accel=tcg accel_args=(-accel "tcg,tb-size=512" -icount "shift=0,sleep=off")
+else
+	accel=$(bash "$TOP/tools/accel.sh")
+	accel_args=(-accel "$accel")
+	[ "$accel" = kvm ] || accel_args=(-accel "tcg,thread=multi,tb-size=512")
+fi
 
 drive() {
 	qemu+=(-drive "if=none,id=$1,file=$2,format=raw,cache=unsafe,discard=unmap,$3"

@@ -5,6 +5,7 @@
 
 mod device;
 mod lifetime;
+mod outstanding;
 mod replies;
 
 use clap::Parser;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         Group::bare("device", device::cases()),
         Group::new("replies", tmpfs, replies::cases()),
         Group::new("directories", venus, replies::directory_cases()),
+        Group::bare("outstanding", outstanding::cases()),
         Group::bare("lifetime", lifetime::cases()),
     ];
     Suite::new("psdev", groups).only(args.only).run()
