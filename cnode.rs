@@ -5,7 +5,7 @@
 
 use crate::{
     inode::Coda,
-    report::{Truncation, WriteState},
+    report::{self, WriteState},
     upcall::Comm,
     vfs::{
         inode::{mode, Iget, InodeRef},
@@ -137,9 +137,13 @@ pub(crate) fn get<'sb>(
         )? {
             Iget::New(inode) => {
                 if kind == mode::S_IFREG {
-                    let state = WriteState::alloc()?;
-                    if doubt || sb.mount().comm.has_orphans() {
-                        // There may be a writer that this state does not know of: see `report`.
+                    let comm = &sb.mount().comm;
+                    // That of an earlier inode, if a close is on its way in which it lives on.
+                    let state = match comm.orphaned_state(fid) {
+                        Some(state) => state,
+                        None => WriteState::alloc()?,
+                    };
+                    if doubt || comm.is_doubtful(fid) {
                         state.doubt();
                     }
                     inode.data().write.populate(state);
@@ -149,9 +153,12 @@ pub(crate) fn get<'sb>(
             Iget::Existing(inode) if inode.mode() & mode::S_IFMT == kind => return Ok(inode),
             Iget::Existing(inode) => {
                 // The object has changed its type: let whoever uses this inode keep it, and make a
-                // new one.
+                // new one. There may have been others before, whose writers nobody knows here.
                 inode.unhash();
                 inode.data().flag(PURGE);
+                if inode.data().write_state().is_some() {
+                    sb.mount().comm.doubt(fid);
+                }
                 doubt = true;
             }
         }
@@ -169,14 +176,58 @@ pub(crate) fn ask_attr(comm: &Comm, fid: &Fid) -> Result<Attr> {
     comm.upcall(Message::getattr(fid)?)?.body().attr()
 }
 
-/// A truncation of `inode` is about to be sent: waits for what it must not overtake (see `report`).
-/// `None` where no account is kept.
-pub(crate) fn truncate(inode: &INode<Coda>) -> Result<Option<Truncation<'_>>> {
+/// The content of `inode` may change at any time, without anybody's telling: see
+/// [`WriteState::doubt`].
+pub(crate) fn doubt(inode: &INode<Coda>) {
     let Some(state) = inode.data().write_state() else {
-        return Ok(None);
+        return;
     };
-    inode.super_block().mount().comm.wait_for_orphans()?;
-    Ok(Some(state.truncate()?))
+    state.doubt();
+    remember_doubt(inode);
+}
+
+/// Should `inode` leave memory, and come back, its content is in doubt.
+pub(crate) fn remember_doubt(inode: &INode<Coda>) {
+    // It may come back with another fid.
+    let comm = &inode.super_block().mount().comm;
+    loop {
+        let fid = inode.data().fid();
+        comm.doubt(&fid);
+        if inode.data().fid() == fid {
+            return;
+        }
+    }
+}
+
+/// A truncation on its way, of a file that account is kept of.
+#[must_use]
+pub(crate) struct Truncation<'a> {
+    inode: &'a INode<Coda>,
+    noted: report::Truncation,
+}
+
+impl Truncation<'_> {
+    /// What its request has to wait for.
+    pub(crate) fn after(&self) -> Arc<WriteState> {
+        self.noted.after()
+    }
+
+    /// It is over. `truncated` says whether the file was truncated, as far as can be known.
+    pub(crate) fn over(self, truncated: Option<bool>) {
+        if truncated.is_none() {
+            doubt(self.inode);
+        }
+        self.noted.over(truncated);
+    }
+}
+
+/// A truncation of `inode` is about to be sent (see `report`). `None` where no account is kept.
+pub(crate) fn truncate(inode: &INode<Coda>) -> Option<Truncation<'_>> {
+    let state = inode.data().write_state()?;
+    Some(Truncation {
+        inode,
+        noted: state.truncate(),
+    })
 }
 
 /// Marks all that is known to be in a directory. As `coda_flag_inode_children()`.
@@ -192,14 +243,31 @@ pub(crate) fn flag_children(dir: &INode<Coda>, flags: u32) {
 
 /// The object has another fid from now on, in its close upcalls too. As `coda_replace_fid()`.
 pub(crate) fn replace_fid(inode: &INode<Coda>, new: &Fid) {
-    if let Some(other) = find(inode.super_block(), new) {
-        // Two inodes for one object: neither knows what the other's writers do.
-        for inode in [inode, &*other] {
-            if let Some(state) = inode.data().write_state() {
-                state.doubt();
-            }
+    let doubt_others = || {
+        let is_other = |cnode: &Cnode| !core::ptr::eq(cnode, inode.data()) && cnode.fid() == *new;
+        if let Some(other) = inode.super_block().ilookup(new.ino(), is_other) {
+            // Two inodes for one object: neither knows what the other's writers do.
+            doubt(inode);
+            doubt(&other);
         }
-    }
+    };
+    doubt_others();
     inode.data().set_fid(new);
     inode.rehash(new.ino());
+    // A lookup may have been answered with it before this one could be found by it.
+    doubt_others();
+}
+
+/// `inode` has got a fid by which other things are known: a close that is counted elsewhere, or a
+/// doubt.
+pub(crate) fn check_state(inode: &INode<Coda>) {
+    let comm = &inode.super_block().mount().comm;
+    let fid = inode.data().fid();
+    let Some(state) = inode.data().write_state() else {
+        return;
+    };
+    let other = comm.orphaned_state(&fid);
+    if comm.is_doubtful(&fid) || other.is_some_and(|other| !Arc::ptr_eq(&other, state)) {
+        doubt(inode);
+    }
 }

@@ -58,6 +58,8 @@ pub(crate) fn handle(comm: &Comm, opcode: u32, message: &[u8]) -> Result {
             let new = body.fid().map_err(short)?;
             let old = body.fid().map_err(short)?;
             with_inode(comm, &old, |inode| cnode::replace_fid(inode, &new));
+            comm.replace_fid(&old, &new);
+            with_inode(comm, &new, cnode::check_state);
         }
         // 29 has never had a meaning.
         _ => {}

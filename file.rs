@@ -58,13 +58,17 @@ impl OpenState {
             state.modify();
         }
     }
+
+    /// The content may change at any time from now on, closed or not.
+    pub(crate) fn doubt(&self) {
+        cnode::doubt(&self.inode);
+    }
 }
 
 impl Drop for OpenState {
     fn drop(&mut self) {
         if let Some(close) = self.close.take() {
-            let fid = self.inode.data().fid();
-            close.send(&self.comm, &fid, self.writer.take());
+            close.send(&self.comm, || self.inode.data().fid(), self.writer.take());
         }
     }
 }
@@ -105,18 +109,26 @@ impl CodaFile {
             Some(state) if wants_write => Some(state.clone()),
             _ => None,
         };
-        let writer = write.clone().map(Writer::new);
+        let mut writer = write.clone().map(Writer::new);
         // The cache manager truncates when it opens, and the VFS sends a `setattr` as well. A file
         // that this open has made has nothing to lose; but the name may have been there after all,
         // or somebody may have written since.
         let truncates = file_flags & flags::O_TRUNC != 0 && !(file.created() && inode.size() == 0);
         let truncation = match truncates {
-            true => cnode::truncate(inode)?,
+            true => cnode::truncate(inode),
             false => None,
         };
-        let host = comm.open(&fid, open_flags(file_flags));
+        let after = truncation.as_ref().map(cnode::Truncation::after);
+        let host = comm.open(&fid, open_flags(file_flags), after);
+        let opened = done(&host);
         if let Some(truncation) = truncation {
-            truncation.over(done(&host));
+            truncation.over(opened);
+        }
+        if opened.is_none() {
+            if let Some(writer) = writer.take() {
+                writer.abandon();
+                cnode::remember_doubt(inode);
+            }
         }
         let host = host?;
         // From here on, whatever fails, the cache manager gets a close.
@@ -194,6 +206,18 @@ pub(crate) fn read(file: &File<Coda>, io: ReadIo<'_>) -> Result<usize> {
     this.with_intent(file, range, READ, || this.container.read(io))
 }
 
+/// Writes to the container, with the inode locked. What comes of it is noted in `write_ended`, but
+/// for this: ext4 and tmpfs make a file longer by a write beyond its end of which they then find that
+/// there is nothing to write, as its memory is bad. Such a write fails.
+fn write_locked(this: &CodaFile, file: &File<Coda>, io: WriteIo<'_>) -> Result<usize> {
+    let size = this.container.size();
+    let result = this.container.write(io);
+    if result.is_err() && this.container.size() != size {
+        modified(this, file);
+    }
+    result
+}
+
 /// As `coda_file_write_iter()`; what the container takes decides.
 pub(crate) fn write(file: &File<Coda>, io: WriteIo<'_>) -> Result<usize> {
     let this = handle(file)?;
@@ -207,7 +231,7 @@ pub(crate) fn write(file: &File<Coda>, io: WriteIo<'_>) -> Result<usize> {
         if file.inode().mode() & (mode::S_ISUID | mode::S_ISGID) != 0 {
             return Err(EAGAIN);
         }
-        return this.container.write(io);
+        return write_locked(this, file, io);
     }
     this.with_intent(file, range, WRITE, || {
         // Announced, as C does, but nothing else comes of it.
@@ -215,24 +239,29 @@ pub(crate) fn write(file: &File<Coda>, io: WriteIo<'_>) -> Result<usize> {
             return Ok(0);
         }
         let _lock = file.inode().lock();
-        this.container.write(io)
+        write_locked(this, file, io)
     })
+}
+
+/// Content or length were changed through this open.
+fn modified(this: &CodaFile, file: &File<Coda>) {
+    this.container.hooks().modify();
+    let inode = file.inode();
+    this.container.copy_size(inode);
+    inode.touch();
 }
 
 /// A write ended: takes note of it.
 pub(crate) fn write_ended(file: &File<Coda>, result: Result<usize>, mut kind: WriteKind) {
     let Some(this) = file.handle() else { return };
+    kind.familiar = this.container.is_familiar();
     kind.sync |= this.container.is_sync();
     kind.direct |= this.container.was_direct();
-    let modified = match result {
+    if match result {
         Ok(count) => count > 0,
         Err(err) => failed_write_modifies(err, kind),
-    };
-    if modified {
-        this.container.hooks().modify();
-        let inode = file.inode();
-        this.container.copy_size(inode);
-        inode.touch();
+    } {
+        modified(this, file);
     }
 }
 

@@ -194,22 +194,16 @@ impl FileSystem for Coda {
         inode.touch_ctime();
         // The cache manager truncates the container.
         let truncation = match attr.size {
-            Some(_) => cnode::truncate(inode)?,
+            Some(_) => cnode::truncate(inode),
             None => None,
         };
-        let answer = comm(inode).upcall(Message::setattr(&cnode.fid(), attr)?);
+        let after = truncation.as_ref().map(cnode::Truncation::after);
+        let answer = comm(inode).upcall_after(Message::setattr(&cnode.fid(), attr)?, after);
         if let Some(truncation) = truncation {
             truncation.over(done(&answer));
         }
         answer?;
-        let attr = Attr {
-            // The type is the inode's own.
-            mode: attr
-                .mode
-                .map(|new| (new & !mode::S_IFMT) | (inode.mode() & mode::S_IFMT)),
-            ..*attr
-        };
-        inode.set_attr(&attr);
+        inode.set_attr(attr);
         cnode.forget_permissions();
         Ok(())
     }

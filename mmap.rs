@@ -35,6 +35,10 @@ impl BackingHooks for OpenState {
         }
     }
 
+    fn pinned(&self) {
+        self.doubt();
+    }
+
     fn page_mkwrite(fault: HostFault<'_, Self>) -> FaultCode {
         coda_page_mkwrite(fault)
     }

@@ -13,20 +13,20 @@
 //! - An open counts from before its upcall is sent until the reply to its close has come. A close
 //!   that nobody waits for any more still counts while it is on its way.
 //! - A close that says "not modified" is not overtaken by anything that modifies: a truncation, and a
-//!   close that says "modified", are not sent before it is answered. A cache manager with many
-//!   threads could otherwise take the "not modified" for the last word.
+//!   close that says "modified", are held back in the device's queue until it is answered
+//!   ([`WriteState::has_clean_closes`]). A cache manager with many threads could otherwise take the
+//!   "not modified" for the last word.
 //! - A truncation counts as a modification from before it is sent until it is known that it failed.
-//!   If that cannot be known, it counts.
-//! - Where the state was lost from memory while a close was on its way, the next one starts out as
-//!   modified (see [`WriteState::doubt`]).
+//!   If that cannot be known it may come at any time, and the file counts as modified for good
+//!   ([`WriteState::doubt`]).
+//! - An open that was given up while the cache manager was at work on it may count there for a while.
+//!   From then on, what was modified stays so ([`Writer::abandon`]).
+//! - The state outlives the inode while a close is on its way: the inode's successor gets the same
+//!   one (`Comm::orphaned_state`).
 
-use crate::{
-    upcall::Patience,
-    vfs::{
-        errno::{EDQUOT, EOPNOTSUPP},
-        file::WriteKind,
-        wait::{Event, Wake},
-    },
+use crate::vfs::{
+    errno::{EDQUOT, EOPNOTSUPP},
+    file::WriteKind,
 };
 use kernel::{
     new_spinlock,
@@ -41,8 +41,8 @@ use kernel::{
 #[pin_data]
 pub(crate) struct WriteState {
     /// Whether something modified the file. Set by whoever holds an open for writing, without the
-    /// lock; cleared with it, when there is no such open. A number, as the kernel has no atomic
-    /// `bool`.
+    /// lock; cleared with it, when there is no such open and no doubt. A number, as the kernel has no
+    /// atomic `bool`.
     modified: Atomic<i32>,
     #[pin]
     counts: SpinLock<Counts>,
@@ -52,12 +52,14 @@ pub(crate) struct WriteState {
 struct Counts {
     /// Opens for writing whose close is not answered.
     writers: usize,
-    /// Truncations by `setattr` on their way.
+    /// Truncations on their way, by `setattr` or an open.
     truncations: usize,
     /// Closes on their way that said "not modified".
     clean_closes: usize,
-    /// Whoever waits for `clean_closes` to become zero.
-    drained: Option<Arc<Event>>,
+    /// The file may be modified at any time, by something that nobody waits for.
+    doubtful: bool,
+    /// To the cache manager there may be a writer that nobody here knows of.
+    haunted: bool,
 }
 
 impl WriteState {
@@ -89,49 +91,42 @@ impl WriteState {
         }
     }
 
-    /// There is reason to assume that an earlier state of this file is not done with. Its writers
-    /// start out as modified.
+    /// The file may be modified at any time, without anybody's telling: it counts as modified from
+    /// now on, whoever opens it.
     pub(crate) fn doubt(&self) {
+        let mut counts = self.counts.lock();
+        counts.doubtful = true;
         self.modified.store(1, Release);
     }
 
-    /// A truncation is about to be sent. Waits until no close that said "not modified" is on its way;
-    /// `EINTR` if a signal ends that, as it ends an upcall.
-    pub(crate) fn truncate(&self) -> Result<Truncation<'_>> {
-        // From here on closes say "modified", so that this has an end.
+    /// A truncation is about to be sent. From here on closes say "modified", so that those which it
+    /// has to wait for become no more.
+    pub(crate) fn truncate(self: &Arc<Self>) -> Truncation {
         self.counts.lock().truncations += 1;
-        let truncation = Truncation { state: self };
-        let mut patience = Patience::new();
-        while let Some(drained) = self.drained()? {
-            if patience.wait(&drained, true, 1000) == Wake::Signal {
-                return Err(EINTR);
-            }
+        Truncation {
+            state: self.clone(),
         }
-        Ok(truncation)
     }
 
-    /// What happens when no close that said "not modified" is on its way any more; `None` if there
-    /// is none.
-    fn drained(&self) -> Result<Option<Arc<Event>>> {
-        if self.counts.lock().clean_closes == 0 {
-            return Ok(None);
-        }
-        let event = Arc::pin_init(Event::new(), GFP_KERNEL)?;
-        let mut counts = self.counts.lock();
-        if counts.clean_closes == 0 {
-            return Ok(None);
-        }
-        Ok(Some(counts.drained.get_or_insert(event).clone()))
+    /// Whether a close that said "not modified" is on its way: what modifies the file, or tells of
+    /// a modification, must not get to the cache manager before that is answered.
+    pub(crate) fn has_clean_closes(&self) -> bool {
+        self.counts.lock().clean_closes > 0
     }
 }
 
 /// A truncation on its way.
 #[must_use]
-pub(crate) struct Truncation<'a> {
-    state: &'a WriteState,
+pub(crate) struct Truncation {
+    state: Arc<WriteState>,
 }
 
-impl Truncation<'_> {
+impl Truncation {
+    /// What its request has to wait for, see [`WriteState::has_clean_closes`].
+    pub(crate) fn after(&self) -> Arc<WriteState> {
+        self.state.clone()
+    }
+
     /// It is over. `truncated` says whether the file was truncated, as far as can be known.
     pub(crate) fn over(self, truncated: Option<bool>) {
         match truncated {
@@ -143,13 +138,13 @@ impl Truncation<'_> {
                     self.state.modify();
                 }
             }
-            // It may happen yet, under the next writer's hands.
+            // It may happen yet, under any writer's hands.
             None => self.state.doubt(),
         }
     }
 }
 
-impl Drop for Truncation<'_> {
+impl Drop for Truncation {
     fn drop(&mut self) {
         self.state.counts.lock().truncations -= 1;
     }
@@ -174,58 +169,44 @@ impl Writer {
         }
     }
 
-    /// The close of this open is about to be sent: returns whether it may say "not modified". If it
-    /// may not, waits until no close that did is on its way.
+    /// The close of this open is about to be sent: returns whether it may say "not modified".
     pub(crate) fn close(&mut self) -> bool {
-        {
-            let mut counts = self.state.counts.lock();
-            let clean = counts.truncations == 0 && !self.state.is_modified();
-            if clean || self.closed_clean {
-                if !self.closed_clean {
-                    counts.clean_closes += 1;
-                    self.closed_clean = true;
-                }
-                return true;
-            }
+        let mut counts = self.state.counts.lock();
+        if !self.closed_clean && counts.truncations == 0 && !self.state.is_modified() {
+            counts.clean_closes += 1;
+            self.closed_clean = true;
         }
-        // It stays modified for as long as this open counts, so no such close is added.
-        let mut patience = Patience::new();
-        // Without memory for waiting it goes as it is: a close must be sent.
-        while let Ok(Some(drained)) = self.state.drained() {
-            // As for the close itself: a signal cannot end this before its time.
-            patience.wait(&drained, false, 1000);
-            if patience.is_lost() {
-                break;
-            }
-        }
-        false
+        self.closed_clean
+    }
+
+    /// This open was given up while the cache manager was at work on it, and nobody knows until when
+    /// it counts there. So no close of others is known to be the last one: once the file has been
+    /// modified, that is never over.
+    pub(crate) fn abandon(self) {
+        self.state.counts.lock().haunted = true;
+    }
+
+    /// The state that it counts in.
+    pub(crate) fn state(&self) -> &Arc<WriteState> {
+        &self.state
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        let drained = {
-            let mut counts = self.state.counts.lock();
-            counts.writers -= 1;
-            if counts.writers == 0 {
-                self.state.modified.store(0, Relaxed);
-            }
-            if self.closed_clean {
-                counts.clean_closes -= 1;
-            }
-            if counts.clean_closes == 0 {
-                counts.drained.take()
-            } else {
-                None
-            }
-        };
-        if let Some(drained) = drained {
-            drained.happened();
+        let mut counts = self.state.counts.lock();
+        counts.writers -= 1;
+        if counts.writers == 0 && !counts.doubtful && !counts.haunted {
+            self.state.modified.store(0, Relaxed);
+        }
+        if self.closed_clean {
+            counts.clean_closes -= 1;
         }
     }
 }
 
-/// Whether a write that failed with `err` may have changed the file all the same.
+/// Whether a write that failed with `err` may have changed the file all the same, though not its
+/// length.
 ///
 /// A write through the page cache reports what it wrote before it failed as a short write, so most
 /// errors mean that nothing was written. If it is to reach the disk before it returns, data is in the
@@ -233,12 +214,23 @@ impl Drop for Writer {
 /// checked before the first byte tells. Any other error leaves it in doubt, and so does every error
 /// of a write past the page cache: that goes to the disk piece by piece, and says nothing of the
 /// pieces that went well before one failed.
+///
+/// All this is true of tmpfs, ext4, xfs and btrfs. Of another host less is known: one that keeps its
+/// files on a server may say in the end that there was no space, or no permission to be synchronous.
 pub(crate) fn failed_write_modifies(err: Error, kind: WriteKind) -> bool {
     let before_first_byte = [EFAULT, EINVAL, EBADF, EPERM, EACCES, EFBIG, ETXTBSY, EAGAIN];
     let nothing_written = [ENOSPC, ENOMEM, EROFS];
-    let refused = before_first_byte.contains(&err)
-        || err == EOPNOTSUPP
-        || (!kind.sync && (nothing_written.contains(&err) || err == EDQUOT));
+    let refused = match (kind.familiar, kind.sync) {
+        (false, true) => false,
+        (false, false) if err == EFBIG => false,
+        _ => {
+            before_first_byte.contains(&err)
+                || err == EOPNOTSUPP
+                || (kind.familiar
+                    && !kind.sync
+                    && (nothing_written.contains(&err) || err == EDQUOT))
+        }
+    };
     kind.direct || !refused
 }
 
@@ -289,13 +281,13 @@ mod tests {
     #[test]
     fn truncation_modifies_only_with_writer() -> Result {
         let state = WriteState::alloc()?;
-        state.truncate()?.over(Some(true));
+        state.truncate().over(Some(true));
         assert!(!state.is_modified());
         let mut writer = open(&state);
         assert!(writer.close());
         drop(writer);
         let mut writer = open(&state);
-        state.truncate()?.over(Some(true));
+        state.truncate().over(Some(true));
         assert!(!writer.close());
         Ok(())
     }
@@ -304,7 +296,7 @@ mod tests {
     fn failed_truncation_does_not_modify() -> Result {
         let state = WriteState::alloc()?;
         let mut writer = open(&state);
-        state.truncate()?.over(Some(false));
+        state.truncate().over(Some(false));
         assert!(writer.close());
         Ok(())
     }
@@ -312,11 +304,12 @@ mod tests {
     #[test]
     fn truncation_that_may_come_is_in_doubt() -> Result {
         let state = WriteState::alloc()?;
-        state.truncate()?.over(None);
-        let mut writer = open(&state);
-        assert!(!writer.close());
-        drop(writer);
-        assert!(open(&state).close());
+        state.truncate().over(None);
+        for _ in 0..2 {
+            let mut writer = open(&state);
+            assert!(!writer.close());
+            drop(writer);
+        }
         Ok(())
     }
 
@@ -324,26 +317,62 @@ mod tests {
     fn truncation_in_flight_is_in_doubt() -> Result {
         let state = WriteState::alloc()?;
         let mut writer = open(&state);
-        let truncation = state.truncate()?;
+        let truncation = state.truncate();
         assert!(!writer.close());
         drop(truncation);
         Ok(())
     }
 
     #[test]
-    fn doubt_is_modified() -> Result {
+    fn doubt_is_for_good() -> Result {
         let state = WriteState::alloc()?;
+        let mut first = open(&state);
         state.doubt();
+        let mut second = open(&state);
+        assert!(!first.close());
+        drop(first);
+        assert!(!second.close());
+        drop(second);
+        assert!(!open(&state).close());
+        Ok(())
+    }
+
+    #[test]
+    fn abandoned_open_keeps_a_modification() -> Result {
+        let state = WriteState::alloc()?;
+        open(&state).abandon();
+        // Nothing has happened so far.
+        assert!(open(&state).close());
         let mut writer = open(&state);
+        state.modify();
         assert!(!writer.close());
         drop(writer);
-        assert!(open(&state).close());
+        assert!(!open(&state).close());
+        Ok(())
+    }
+
+    #[test]
+    fn clean_closes_are_counted() -> Result {
+        let state = WriteState::alloc()?;
+        let (mut first, mut second) = (open(&state), open(&state));
+        assert!(!state.has_clean_closes());
+        assert!(first.close());
+        assert!(state.has_clean_closes());
+        state.modify();
+        // What was said is said.
+        assert!(first.close());
+        assert!(!second.close());
+        drop(first);
+        assert!(!state.has_clean_closes());
         Ok(())
     }
 
     #[test]
     fn failed_writes() {
-        let plain = WriteKind::default();
+        let plain = WriteKind {
+            familiar: true,
+            ..WriteKind::default()
+        };
         let sync = WriteKind {
             sync: true,
             ..plain
@@ -362,6 +391,17 @@ mod tests {
         assert!(failed_write_modifies(EFAULT, direct));
         assert!(failed_write_modifies(ENOSPC, direct));
         assert!(failed_write_modifies(EFBIG, direct));
+        let foreign = WriteKind::default();
+        assert!(!failed_write_modifies(EFAULT, foreign));
+        assert!(failed_write_modifies(EFBIG, foreign));
+        assert!(failed_write_modifies(ENOSPC, foreign));
+        assert!(failed_write_modifies(
+            EINVAL,
+            WriteKind {
+                sync: true,
+                ..foreign
+            }
+        ));
         assert!(!failed_write_modifies(EROFS, plain));
         assert!(failed_write_modifies(EROFS, sync));
     }

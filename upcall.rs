@@ -20,10 +20,16 @@
 //! A close must reach the cache manager once and only once, even if the one who closes is killed.
 //! So all its memory is there before the file is opened ([`Close::prepare`]), and a waiter that gives
 //! up leaves the request where it is.
+//!
+//! # What is held back
+//!
+//! A truncation, and a close that says "modified", is not read before the closes of the same file
+//! that said "not modified" have been answered (see `report`). It stays in the queue, and what comes
+//! after it is read before it.
 
 use crate::{
     inode::Coda,
-    report::Writer,
+    report::{WriteState, Writer},
     sysctl::{hard, timeout},
     vfs::{
         self, backing,
@@ -179,10 +185,21 @@ struct RequestState {
     /// The message; taken out while it is copied to the cache manager.
     msg: Option<Message>,
     status: Status,
+    /// It is not to be read while this has closes on their way that said "not modified".
+    after: Option<Arc<WriteState>>,
     /// In a close: the open for writing that counts until the close is over.
     writer: Option<Writer>,
-    /// In a close: the waiter gave up.
-    orphan: bool,
+    /// In a close: the waiter gave up. This is the file's fid, which a downcall may change.
+    orphan: Option<Fid>,
+}
+
+impl RequestState {
+    /// Whether it must not be read yet.
+    fn is_held(&self) -> bool {
+        self.after
+            .as_ref()
+            .is_some_and(|state| state.has_clean_closes())
+    }
 }
 
 /// An upcall. Its state is changed under the lock of its `Comm`; the waiter looks at it, and takes the
@@ -218,8 +235,9 @@ impl Request {
                 state <- new_spinlock!(RequestState {
                     msg: Some(msg),
                     status: Status::Queued,
+                    after: None,
                     writer: None,
-                    orphan: false,
+                    orphan: None,
                 }, "Request::state"),
             }),
             GFP_KERNEL,
@@ -235,7 +253,7 @@ impl Request {
         let (writer, unwanted) = {
             let mut state = self.state.lock();
             let unwanted = core::mem::replace(&mut state.status, Status::Over(how));
-            if state.orphan {
+            if state.orphan.is_some() {
                 comm.orphans.sub_one();
             }
             (state.writer.take(), unwanted)
@@ -286,6 +304,35 @@ struct CommState {
     pending: RBTree<u32, Arc<Request>>,
     /// Upcalls to be answered.
     processing: RBTree<u32, Arc<Request>>,
+    /// Somebody found nothing to read but what is held back.
+    held: bool,
+}
+
+/// Files that may be modified at any time, as the cache manager was asked to and nobody knows what
+/// became of it.
+struct Doubts {
+    fids: KVec<Fid>,
+    /// There were too many: it may be any file.
+    all: bool,
+}
+
+impl Doubts {
+    /// A user can add to them, by truncations that he interrupts.
+    const MOST: usize = 1024;
+
+    fn has(&self, fid: &Fid) -> bool {
+        self.all || self.fids.contains(fid)
+    }
+
+    fn add(&mut self, fid: &Fid) {
+        if self.has(fid) {
+            return;
+        }
+        if self.fids.len() >= Self::MOST || self.fids.push(*fid, GFP_KERNEL).is_err() {
+            warn_limited!("too many interrupted truncations: all files will count as modified\n");
+            self.all = true;
+        }
+    }
 }
 
 impl CommState {
@@ -301,6 +348,20 @@ impl CommState {
             }
         }
     }
+
+    /// The next upcall to be read.
+    fn first(&mut self) -> Option<(u32, Arc<Request>)> {
+        let mut requests = self.pending.iter();
+        let first = requests.find(|(_, request)| !request.state.lock().is_held());
+        let first = first.map(|(unique, request)| (*unique, request.clone()));
+        self.held |= first.is_none() && !self.pending.is_empty();
+        first
+    }
+
+    /// All upcalls that are on their way.
+    fn upcalls(&self) -> impl Iterator<Item = &Arc<Request>> {
+        Iterator::chain(self.pending.values(), self.processing.values())
+    }
 }
 
 /// See the module's documentation.
@@ -313,6 +374,8 @@ pub(crate) struct Comm {
     /// Closes on their way that nobody waits for.
     orphans: Count,
     #[pin]
+    doubts: Mutex<Doubts>,
+    #[pin]
     state: Mutex<CommState>,
     /// The cache manager waits here for something to read.
     #[pin]
@@ -320,12 +383,12 @@ pub(crate) struct Comm {
 }
 
 /// What a wait is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wait {
+enum Wait<'a> {
     /// Can be given up by a signal.
     Plain,
-    /// Has to be sent; only waiting for the reply can be given up.
-    Close,
+    /// Has to be sent; only waiting for the reply can be given up. Of the file that has the fid that
+    /// this returns.
+    Close(&'a dyn Fn() -> Fid),
 }
 
 impl Comm {
@@ -337,6 +400,10 @@ impl Comm {
                 link,
                 epoch: Atomic::new(0),
                 orphans: Count(Atomic::new(0)),
+                doubts <- new_mutex!(Doubts {
+                    fids: KVec::new(),
+                    all: false,
+                }, "Comm::doubts"),
                 state <- new_mutex!(CommState {
                     dead: false,
                     mounted: false,
@@ -344,6 +411,7 @@ impl Comm {
                     signals: KVec::new(),
                     pending: RBTree::new(),
                     processing: RBTree::new(),
+                    held: false,
                 }, "Comm::state"),
                 readable <- kernel::new_poll_condvar!("Comm::readable"),
             }),
@@ -379,29 +447,62 @@ impl Comm {
         self.epoch.fetch_add(1, Relaxed);
     }
 
-    /// Whether a close may be on its way that no inode in memory knows of.
-    pub(crate) fn has_orphans(&self) -> bool {
-        self.orphans.get() != 0
+    /// The state of the file `fid`, if a close of it is on its way that nobody waits for: its inode
+    /// may have left memory.
+    pub(crate) fn orphaned_state(&self, fid: &Fid) -> Option<Arc<WriteState>> {
+        if self.orphans.get() == 0 {
+            return None;
+        }
+        let state = self.state.lock();
+        let found = state.upcalls().find_map(|request| {
+            let inner = request.state.lock();
+            if inner.orphan != Some(*fid) {
+                return None;
+            }
+            inner.writer.as_ref().map(|writer| writer.state().clone())
+        });
+        found
     }
 
-    /// Waits until no close is on its way that nobody waits for: a truncation must not overtake it.
-    /// `EINTR` if a signal ends that.
-    pub(crate) fn wait_for_orphans(&self) -> Result {
-        if !self.has_orphans() {
-            return Ok(());
-        }
-        let never = Arc::pin_init(Event::new(), GFP_KERNEL)?;
-        let mut patience = Patience::new();
-        while self.has_orphans() {
-            if patience.wait(&never, true, 50) == Wake::Signal {
-                return Err(EINTR);
+    /// The file `fid` may be modified at any time: see [`WriteState::doubt`].
+    pub(crate) fn doubt(&self, fid: &Fid) {
+        self.doubts.lock().add(fid);
+    }
+
+    /// Whether the file `fid` may be modified at any time.
+    pub(crate) fn is_doubtful(&self, fid: &Fid) -> bool {
+        self.doubts.lock().has(fid)
+    }
+
+    /// A file has another fid from now on, in messages that were not read yet as well; its inode, if
+    /// there is one, has it already.
+    pub(crate) fn replace_fid(&self, old: &Fid, new: &Fid) {
+        {
+            let mut doubts = self.doubts.lock();
+            if doubts.has(old) {
+                doubts.add(new);
             }
         }
-        Ok(())
+        for request in self.state.lock().upcalls() {
+            let mut inner = request.state.lock();
+            if let Some(msg) = inner.msg.as_mut() {
+                msg.replace_fid(old, new);
+            }
+            if inner.orphan == Some(*old) {
+                inner.orphan = Some(*new);
+            }
+        }
     }
 
     /// Queues a request. With an error nothing was sent, and nothing will be; `writer` is dropped.
-    fn submit(&self, prepared: Prepared, writer: Option<Writer>) -> Result<(u32, Arc<Request>)> {
+    /// `complete` gets the message with locks held: it takes no more than an inode's own.
+    fn submit(
+        &self,
+        prepared: Prepared,
+        after: Option<Arc<WriteState>>,
+        writer: Option<Writer>,
+        complete: impl FnOnce(&mut Message),
+    ) -> Result<(u32, Arc<Request>)> {
         let Prepared { request, place } = prepared;
         let mut state = self.state.lock();
         if state.dead {
@@ -413,7 +514,9 @@ impl Comm {
             let mut inner = request.state.lock();
             if let Some(msg) = inner.msg.as_mut() {
                 msg.set_unique(unique);
+                complete(msg);
             }
+            inner.after = after;
             inner.writer = writer;
         }
         state
@@ -425,11 +528,12 @@ impl Comm {
     }
 
     /// Waits for the end of a request. `EINTR` if it was given up.
-    fn wait(&self, unique: u32, request: &Request, wait: Wait) -> Result<Reply, Failure> {
+    fn wait(&self, unique: u32, request: &Request, wait: Wait<'_>) -> Result<Reply, Failure> {
         let mut patience = Patience::new();
         loop {
             let read = matches!(request.state.lock().status, Status::Read);
-            match patience.wait(&request.over, wait == Wait::Plain || read, 1000) {
+            let interruptible = read || matches!(wait, Wait::Plain);
+            match patience.wait(&request.over, interruptible, 1000) {
                 Wake::Done => break,
                 Wake::Signal => {}
                 // A close is sent uninterruptibly, and an exiting task gets no more signals: this is
@@ -437,7 +541,7 @@ impl Comm {
                 Wake::TimedOut if patience.is_lost() => {}
                 Wake::TimedOut => continue,
             }
-            match self.give_up(unique, request, wait) {
+            match self.give_up(unique, request, &wait) {
                 GivenUp::Unread => return Err(Failure::sure(EINTR)),
                 GivenUp::Read => return Err(Failure::in_doubt(EINTR)),
                 GivenUp::Over => {
@@ -452,14 +556,15 @@ impl Comm {
     }
 
     /// Gives a request up.
-    fn give_up(&self, unique: u32, request: &Request, wait: Wait) -> GivenUp {
+    fn give_up(&self, unique: u32, request: &Request, wait: &Wait<'_>) -> GivenUp {
         let mut state = self.state.lock();
-        if wait == Wait::Close {
+        if let Wait::Close(fid) = wait {
             let mut inner = request.state.lock();
             if matches!(inner.status, Status::Over(_)) {
                 return GivenUp::Over;
             }
-            inner.orphan = true;
+            // The one of this moment: a downcall that changes it looks here next.
+            inner.orphan = Some(fid());
             self.orphans.add_one();
             return GivenUp::Read;
         }
@@ -487,25 +592,44 @@ impl Comm {
     /// `ENXIO`: there is no cache manager. `EINTR`: a signal ended the wait. `EIO`: the reply makes
     /// no sense.
     pub(crate) fn upcall(&self, msg: Message) -> Result<Reply, Failure> {
+        self.upcall_after(msg, None)
+    }
+
+    /// The same of a message that is held back while `after` has closes on their way that said "not
+    /// modified".
+    pub(crate) fn upcall_after(
+        &self,
+        msg: Message,
+        after: Option<Arc<WriteState>>,
+    ) -> Result<Reply, Failure> {
         let prepared = Request::prepare(msg, false).map_err(Failure::sure)?;
-        let (unique, request) = self.submit(prepared, None).map_err(Failure::sure)?;
+        let (unique, request) = self
+            .submit(prepared, after, None, |_| {})
+            .map_err(Failure::sure)?;
         let reply = self.wait(unique, &request, Wait::Plain)?;
         reply.result()?;
         Ok(reply)
     }
 
-    /// Opens a file: returns its container.
-    pub(crate) fn open(&self, fid: &Fid, flags: u32) -> Result<ARef<File>, Failure> {
+    /// Opens a file: returns its container. `after` as in `upcall_after`.
+    pub(crate) fn open(
+        &self,
+        fid: &Fid,
+        flags: u32,
+        after: Option<Arc<WriteState>>,
+    ) -> Result<ARef<File>, Failure> {
         let msg = Message::open_by_fd(fid, flags).map_err(Failure::sure)?;
         // A success without a file does not get past `examine`.
-        self.upcall(msg)?.file.ok_or(Failure::in_doubt(EBADF))
+        self.upcall_after(msg, after)?
+            .file
+            .ok_or(Failure::in_doubt(EBADF))
     }
 
     /// Announces an access; `EOPNOTSUPP` if the cache manager does not want to know.
     pub(crate) fn intent(&self, fid: &Fid, count: usize, pos: i64, kind: Intent) -> Result {
         let msg = Message::access_intent(fid, count, pos, kind)?;
         if matches!(kind, Intent::ReadFinish | Intent::WriteFinish) {
-            self.submit(Request::prepare(msg, true)?, None)?;
+            self.submit(Request::prepare(msg, true)?, None, None, |_| {})?;
             return Ok(());
         }
         self.upcall(msg)?;
@@ -522,10 +646,7 @@ impl Comm {
             let msg = state.signals.remove(0).ok()?;
             return Some(Ok(Taken { msg, upcall: None }));
         }
-        let (unique, request) = {
-            let (unique, request) = state.pending.iter().next()?;
-            (*unique, request.clone())
-        };
+        let (unique, request) = state.first()?;
         let wanted = request.state.lock().msg.as_ref()?.bytes().len();
         if wanted > len {
             return Some(Err(EINVAL));
@@ -599,8 +720,8 @@ impl Comm {
 
     /// Whether there is something to read.
     pub(crate) fn has_pending(&self) -> bool {
-        let state = self.state.lock();
-        !state.signals.is_empty() || !state.pending.is_empty()
+        let mut state = self.state.lock();
+        !state.signals.is_empty() || state.first().is_some()
     }
 
     /// Takes a reply. `sent` is how long it was when it came, `buf` what there is of it; returns how
@@ -633,7 +754,12 @@ impl Comm {
         buf.truncate(taken);
         let (outcome, answer) = Self::examine(request.opcode, buf, taken);
         request.end(outcome, self);
+        // It may have been what others wait for.
+        let held = core::mem::take(&mut state.held);
         drop(state);
+        if held {
+            self.readable.notify_all();
+        }
         answer
     }
 
@@ -713,20 +839,27 @@ impl Close {
         Ok(Self { prepared })
     }
 
-    /// Sends it, from the current task, and waits for the reply if that makes sense. `writer` counts
-    /// until the cache manager has dealt with it; then it says whether the file was modified.
-    pub(crate) fn send(self, comm: &Comm, fid: &Fid, writer: Option<Writer>) {
+    /// Sends it, from the current task, and waits for the reply if that makes sense. `fid` returns
+    /// the file's at the moment, and is called with locks held: it takes no more than the inode's
+    /// own. `writer` counts until the cache manager has dealt with it; then it says whether the file was modified.
+    pub(crate) fn send(self, comm: &Comm, fid: impl Fn() -> Fid, writer: Option<Writer>) {
         let mut writer = writer;
         let clean = writer.as_mut().is_some_and(Writer::close);
-        if let Some(msg) = self.prepared.request.state.lock().msg.as_mut() {
-            msg.set_sender(fid);
+        let complete = |msg: &mut Message| {
+            msg.set_sender();
+            // The one of this moment: a downcall that changes it looks at the message next.
+            msg.set_fid(&fid());
             if clean {
                 msg.set_no_writes();
             }
-        }
-        if let Ok((unique, request)) = comm.submit(self.prepared, writer) {
+        };
+        let after = match &writer {
+            Some(writer) if !clean => Some(writer.state().clone()),
+            _ => None,
+        };
+        if let Ok((unique, request)) = comm.submit(self.prepared, after, writer, complete) {
             // Nobody looks at the result of a close: not the VFS, and not the C module.
-            let _ = comm.wait(unique, &request, Wait::Close);
+            let _ = comm.wait(unique, &request, Wait::Close(&fid));
         }
     }
 }
@@ -737,11 +870,12 @@ mod tests {
     use crate::report::WriteState;
 
     const FID: Fid = Fid([1, 2, 3, 4]);
+    const OTHER: Fid = Fid([5, 6, 7, 8]);
     const ROOM: usize = 16384;
 
     /// Sends without waiting.
     fn send(comm: &Comm, msg: Message) -> Result<(u32, Arc<Request>)> {
-        comm.submit(Request::prepare(msg, false)?, None)
+        comm.submit(Request::prepare(msg, false)?, None, None, |_| {})
     }
 
     /// What the cache manager reads next: opcode, number, flags of an open or close.
@@ -851,7 +985,7 @@ mod tests {
     fn given_up_before_it_was_read() -> Result {
         let comm = Comm::new()?;
         let (unique, request) = send(&comm, Message::root()?)?;
-        assert!(comm.give_up(unique, &request, Wait::Plain) == GivenUp::Unread);
+        assert!(comm.give_up(unique, &request, &Wait::Plain) == GivenUp::Unread);
         assert!(!comm.has_pending());
         Ok(())
     }
@@ -864,7 +998,7 @@ mod tests {
         read(&comm)?;
         read(&comm)?;
         let (_, _) = send(&comm, Message::statfs()?)?;
-        assert!(comm.give_up(unique, &request, Wait::Plain) == GivenUp::Read);
+        assert!(comm.give_up(unique, &request, &Wait::Plain) == GivenUp::Read);
         // The signal goes before what waits.
         let (opcode, number, _) = read(&comm)?;
         assert_eq!(opcode, op::SIGNAL);
@@ -880,7 +1014,7 @@ mod tests {
         let (unique, request) = send(&comm, Message::root()?)?;
         read(&comm)?;
         answer(&comm, unique, 0, &[0; 16])?;
-        assert!(comm.give_up(unique, &request, Wait::Plain) == GivenUp::Over);
+        assert!(comm.give_up(unique, &request, &Wait::Plain) == GivenUp::Over);
         request.outcome()?.result()?;
         assert!(!comm.has_pending());
         Ok(())
@@ -923,12 +1057,13 @@ mod tests {
                 state.modify();
             }
             let close = Close::prepare(&FID, 2, 0)?;
-            if writer.close() {
-                if let Some(msg) = close.prepared.request.state.lock().msg.as_mut() {
+            let clean = writer.close();
+            let complete = |msg: &mut Message| {
+                if clean {
                     msg.set_no_writes();
                 }
-            }
-            let (unique, request) = comm.submit(close.prepared, Some(writer))?;
+            };
+            let (unique, request) = comm.submit(close.prepared, None, Some(writer), complete)?;
             let (opcode, number, flags) = read(&comm)?;
             assert_eq!((opcode, number), (op::CLOSE, unique));
             assert_eq!(flags, if modified { 0x002 } else { 0x402 });
@@ -948,17 +1083,106 @@ mod tests {
         let writer = Writer::new(state.clone());
         state.modify();
         let close = Close::prepare(&FID, 2, 0)?;
-        let (unique, request) = comm.submit(close.prepared, Some(writer))?;
-        assert!(comm.give_up(unique, &request, Wait::Close) == GivenUp::Read);
-        assert!(comm.has_orphans());
+        let (unique, request) = comm.submit(close.prepared, None, Some(writer), |_| {})?;
+        assert!(comm.give_up(unique, &request, &Wait::Close(&|| FID)) == GivenUp::Read);
+        // An inode of this file that comes into memory gets the same state.
+        let again = comm.orphaned_state(&FID).ok_or(EINVAL)?;
+        assert!(Arc::ptr_eq(&again, &state));
+        assert!(comm.orphaned_state(&OTHER).is_none());
+        comm.replace_fid(&FID, &OTHER);
+        assert!(comm.orphaned_state(&FID).is_none());
+        assert!(comm.orphaned_state(&OTHER).is_some());
         // The next writer cannot be sure.
         let mut next = Writer::new(state.clone());
         assert_eq!(read(&comm)?.0, op::CLOSE);
         answer(&comm, unique, 0, &[])?;
-        assert!(!comm.has_orphans());
+        assert!(comm.orphaned_state(&OTHER).is_none());
         assert!(!next.close());
         drop(next);
         assert!(!state.is_modified());
+        Ok(())
+    }
+
+    /// Queues the close of a writer, as `Close::send` does.
+    fn close(comm: &Comm, writer: Writer) -> Result<u32> {
+        let mut writer = writer;
+        let clean = writer.close();
+        let after = (!clean).then(|| writer.state().clone());
+        let close = Close::prepare(&FID, 2, 0)?;
+        Ok(comm.submit(close.prepared, after, Some(writer), |_| {})?.0)
+    }
+
+    #[test]
+    fn what_modifies_is_held_back() -> Result {
+        let comm = Comm::new()?;
+        let state = WriteState::alloc()?;
+        let (clean, dirty) = (Writer::new(state.clone()), Writer::new(state.clone()));
+        let clean = close(&comm, clean)?;
+        state.modify();
+        let dirty = close(&comm, dirty)?;
+        let msg = Message::open_by_fd(&FID, 0x12)?;
+        let truncation = state.truncate();
+        let (truncating, _) = comm.submit(
+            Request::prepare(msg, false)?,
+            Some(truncation.after()),
+            None,
+            |_| {},
+        )?;
+        // Of another file.
+        let (other, _) = send(&comm, Message::statfs()?)?;
+        assert_eq!(read(&comm)?.1, clean);
+        assert_eq!(read(&comm)?.1, other);
+        assert!(!comm.has_pending());
+        assert!(comm.take(ROOM, true).err() == Some(EAGAIN));
+        answer(&comm, clean, 0, &[])?;
+        assert!(comm.has_pending());
+        assert_eq!(read(&comm)?.1, dirty);
+        assert_eq!(read(&comm)?.1, truncating);
+        comm.hang_up();
+        truncation.over(None);
+        Ok(())
+    }
+
+    #[test]
+    fn unread_messages_get_the_new_fid() -> Result {
+        let comm = Comm::new()?;
+        send(&comm, Message::root()?)?;
+        send(&comm, Message::getattr(&FID)?)?;
+        send(&comm, Message::getattr(&FID)?)?;
+        comm.replace_fid(&OTHER, &Fid([0; 4]));
+        read(&comm)?;
+        let fid_read = || -> Result<Fid> {
+            let taken = comm.take(ROOM, true)?;
+            let mut decoder = Decoder::new(taken.bytes());
+            decoder.header()?;
+            for _ in 0..3 {
+                decoder.u32()?;
+            }
+            decoder.fid()
+        };
+        assert!(fid_read()? == FID);
+        comm.replace_fid(&FID, &OTHER);
+        assert!(fid_read()? == OTHER);
+        comm.hang_up();
+        Ok(())
+    }
+
+    #[test]
+    fn doubts_have_a_limit() -> Result {
+        let comm = Comm::new()?;
+        let fid = |n: usize| Fid([n as u32, 0, 0, 0]);
+        comm.doubt(&FID);
+        assert!(comm.is_doubtful(&FID) && !comm.is_doubtful(&OTHER));
+        comm.replace_fid(&FID, &OTHER);
+        assert!(comm.is_doubtful(&OTHER));
+        // Those two, and as many as there is room for.
+        for n in 2..Doubts::MOST {
+            comm.doubt(&fid(n));
+            comm.doubt(&fid(n));
+        }
+        assert!(!comm.is_doubtful(&fid(Doubts::MOST)));
+        comm.doubt(&fid(0));
+        assert!(comm.is_doubtful(&fid(Doubts::MOST)));
         Ok(())
     }
 }

@@ -227,12 +227,20 @@ impl Encoder {
         self.u64(0) // va_filerev
     }
 
-    /// A `struct coda_vattr` of a new object: nothing but its mode.
-    fn new_object(&mut self, mode: u32) -> Result {
+    /// A `struct coda_vattr` of a new object: nothing but its mode, and its size if that means
+    /// anything.
+    fn new_object(&mut self, mode: u32, length: i64) -> Result {
         self.align(8)?;
-        self.u64(0)?;
+        let end = self.buf.len() + size::VATTR;
+        self.u64(0)?; // va_type
         self.u16(mode as u16)?;
-        self.fill(self.buf.len() + size::VATTR - 10)
+        self.u16(0)?; // va_nlink
+        self.u32(0)?; // va_uid
+        self.u32(0)?; // va_gid
+        self.align(8)?;
+        self.u64(0)?; // va_fileid
+        self.i64(length)?;
+        self.fill(end)
     }
 
     /// A name with its terminator, padded to a word if `padded`.
@@ -303,13 +311,28 @@ impl Message {
         self.set_word(16, uid);
     }
 
-    /// A close is sent by the current task, about the file that has this fid now.
-    pub(crate) fn set_sender(&mut self, fid: &Fid) {
+    /// It is sent by the current task.
+    pub(crate) fn set_sender(&mut self) {
         use crate::vfs::task;
         self.set_word(8, task::pid() as u32);
         self.set_word(12, task::pgid() as u32);
+    }
+
+    /// Sets the fid of the object that a message is about. To be used for messages that are about
+    /// one.
+    pub(crate) fn set_fid(&mut self, fid: &Fid) {
         for (i, word) in fid.0.into_iter().enumerate() {
             self.set_word(size::IN_HDR + 4 * i, word);
+        }
+    }
+
+    /// The object that had the fid `old` has the fid `new` from now on.
+    pub(crate) fn replace_fid(&mut self, old: &Fid, new: &Fid) {
+        // What is about an object has its fid first.
+        let about_one = !matches!(self.opcode(), op::ROOT | op::STATFS | op::SIGNAL);
+        let has_old = (0..4).all(|i| self.word(size::IN_HDR + 4 * i) == old.0[i]);
+        if about_one && has_old {
+            self.set_fid(new);
         }
     }
 
@@ -386,11 +409,12 @@ impl Message {
         msg.finish(size::LOOKUP_OUT)
     }
 
-    /// `CODA_CREATE`, not exclusive.
+    /// `CODA_CREATE`, not exclusive. A length of 0 would tell the cache manager to truncate what has
+    /// the name already; that is for the open that follows to ask for, or not to.
     pub(crate) fn create(dir: &Fid, name: &[u8], mode: u32) -> Result<Self> {
         const NAME: usize = 40 + size::VATTR + 16;
         let mut msg = Self::about(op::CREATE, dir)?;
-        msg.new_object(mode)?;
+        msg.new_object(mode, -1)?;
         msg.i32(0)?;
         msg.u32(mode)?;
         msg.i32(NAME as i32)?;
@@ -403,7 +427,7 @@ impl Message {
     pub(crate) fn mkdir(dir: &Fid, name: &[u8], mode: u32) -> Result<Self> {
         const NAME: usize = 40 + size::VATTR + 8;
         let mut msg = Self::about(op::MKDIR, dir)?;
-        msg.new_object(mode)?;
+        msg.new_object(mode, 0)?;
         msg.i32(NAME as i32)?;
         msg.align(8)?;
         msg.name(name, false)?;
@@ -828,8 +852,13 @@ mod tests {
         assert_eq!(word(&msg, flags), 2);
         msg.set_no_writes();
         assert_eq!(word(&msg, flags), 0x402);
-        msg.set_sender(&OTHER);
+        msg.set_sender();
+        msg.replace_fid(&OTHER, &Fid([0; 4]));
+        assert!(fid_at(&msg, offset_of!(h::coda_close_in, VFid)) == FID);
+        msg.replace_fid(&FID, &OTHER);
         assert!(fid_at(&msg, offset_of!(h::coda_close_in, VFid)) == OTHER);
+        msg.set_fid(&FID);
+        assert!(fid_at(&msg, offset_of!(h::coda_close_in, VFid)) == FID);
         assert_eq!(word(&msg, flags), 0x402);
 
         let msg = Message::lookup(&FID, b"name")?;

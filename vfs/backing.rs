@@ -78,6 +78,10 @@ pub(crate) trait BackingHooks: Send + Sync + Sized + 'static {
     /// operations. Must not sleep.
     fn modified(&self);
 
+    /// The file is about to be released, but pages of it are pinned, by I/O or a device that was
+    /// given a mapping of it: the content may change at any time from now on, and nobody will tell.
+    fn pinned(&self);
+
     /// A fault for writing on a shared mapping: has to chain to the host, and may learn from what
     /// the host says. Must not sleep but in the host's handler.
     fn page_mkwrite(fault: HostFault<'_, Self>) -> FaultCode;
@@ -154,8 +158,8 @@ impl<'a, H: BackingHooks> HostFault<'a, H> {
 
     /// Calls the host's handler.
     pub(crate) fn chain(self) -> Chained<'a, H> {
-        // After any of these nothing of the area may be touched: a handler that says so may have
-        // dropped the lock of the area. No page was made writable.
+        // After any of these nothing of the area may be touched: a `fault` or `huge_fault` that says
+        // so may have dropped the lock of the area. No page was made writable.
         const NOT_WRITABLE: bindings::vm_fault_t =
             VM_FAULT_ERROR | VM_FAULT_RETRY | VM_FAULT_COMPLETED;
 
@@ -165,9 +169,12 @@ impl<'a, H: BackingHooks> HostFault<'a, H> {
             match self.host {
                 HostHandler::Mkwrite(mkwrite) => {
                     let code = mkwrite(self.vmf);
+                    // The core looks for errors and `VM_FAULT_NOPAGE`, and goes on with anything
+                    // else: some hosts say `VM_FAULT_RETRY`, and get their page made writable. So
+                    // the area is still locked, whatever they say.
                     (
                         code,
-                        code & NOT_WRITABLE == 0 && self.may_be_mapped(code, true),
+                        code & VM_FAULT_ERROR == 0 && self.may_be_mapped(code, true),
                     )
                 }
                 HostHandler::Absent => {
@@ -194,8 +201,9 @@ impl<'a, H: BackingHooks> HostFault<'a, H> {
         if !writable {
             return Chained::NotWritable(FaultCode(code));
         }
-        // SAFETY: No bit of `NOT_WRITABLE` is set, so the handler kept the lock of the area, which
-        // therefore still holds its reference to the file and the file its `State`. The core keeps
+        // SAFETY: The handler kept the lock of the area: a `fault` or `huge_fault` since no bit of
+        // `NOT_WRITABLE` is set, the others as the core counts on it. So the area still holds its
+        // reference to the file, and the file its `State`. The core keeps
         // the lock until the handler that was given this `HostFault` returns, and `'a` does not
         // outlive that: see `State::detect`.
         Chained::Writable(unsafe { &(*self.state.as_ptr()).hooks }, FaultCode(code))
@@ -298,6 +306,8 @@ struct State<H: BackingHooks> {
     areas: Atomic<i32>,
     /// Whether I/O has ever been meant to go past the page cache.
     direct: Atomic<i32>,
+    /// Whether there ever was a shared area that may be written to.
+    shared: Atomic<i32>,
     hooks: H,
 }
 
@@ -356,6 +366,7 @@ impl<H: BackingHooks> State<H> {
                 direct: Atomic::new(i32::from(unsafe {
                     (*file).f_flags & bindings::O_DIRECT != 0
                 })),
+                shared: Atomic::new(0),
                 hooks,
             },
             GFP_KERNEL,
@@ -394,6 +405,14 @@ impl<H: BackingHooks> State<H> {
                 // Every area is gone, but not all of them said so: somebody took our table away.
                 (*state).hooks.modified();
             }
+            // Who pins a page to write to it has to make it writable first, and that is a
+            // modification.
+            if (*state).shared.load(Relaxed) != 0
+                && (*state).hooks.is_settled()
+                && helpers::vfsh_mapping_may_be_pinned((*inode).i_mapping)
+            {
+                (*state).hooks.pinned();
+            }
             drop(KBox::from_raw(state));
             ret
         }
@@ -416,18 +435,18 @@ impl<H: BackingHooks> State<H> {
             let Some(fallocate) = (*state.host_f_op).fallocate else {
                 return Error::from(EOPNOTSUPP).to_errno() as c_long;
             };
+            let inode = (*file).f_inode;
+            let size = helpers::vfsh_inode_size(inode);
             let ret = fallocate(file, mode, offset, len);
-            let refused = [
-                EOPNOTSUPP.into(),
-                EINVAL,
-                EPERM,
-                EBADF,
-                EFBIG,
-                ENODEV,
-                ETXTBSY,
-            ]
-            .iter()
-            .any(|err| err.to_errno() as c_long == ret);
+            let is = |err: Error| err.to_errno() as c_long == ret;
+            let refused = [EINVAL, EPERM, EBADF, EFBIG, ENODEV, ETXTBSY]
+                .into_iter()
+                .any(is)
+                // The device may find out half way that it cannot zero.
+                || is(EOPNOTSUPP.into())
+                    && mode as u32 & helpers::vfs_consts_VFS_FALLOC_FL_WRITE_ZEROES == 0;
+            // Inserting a range may be refused when the length has been changed already.
+            let refused = refused && size == helpers::vfsh_inode_size(inode);
             // Anything but a refusal may have changed a part.
             if !refused {
                 state.hooks.modified();
@@ -456,6 +475,9 @@ impl<H: BackingHooks> State<H> {
                 return ret;
             }
             let can_store = helpers::vfsh_vma_shared_maywrite(vma);
+            if can_store {
+                state.shared.store(1, Relaxed);
+            }
             if can_store && helpers::vfsh_vma_is_special(vma) {
                 // There are pages already, or faults that ask nobody.
                 state.hooks.modified();
@@ -494,6 +516,7 @@ impl<H: BackingHooks> State<H> {
                 return ENODEV.to_errno();
             }
             if helpers::vfsh_vma_desc_shared_maywrite(desc) {
+                state.shared.store(1, Relaxed);
                 if helpers::vfsh_vma_desc_is_special(desc) {
                     // There will be pages before the first fault, or faults that ask nobody.
                     state.hooks.modified();
@@ -853,6 +876,28 @@ impl<H: BackingHooks> BackingFile<H> {
         unsafe { helpers::vfsh_inode_copy_size(user.as_ptr(), (*self.as_ptr()).f_inode) };
     }
 
+    /// Whether the host's file is on one of the file systems whose errors are known: tmpfs, ext4, xfs
+    /// and btrfs.
+    pub(crate) fn is_familiar(&self) -> bool {
+        const FAMILIAR: [u32; 4] = [
+            helpers::vfs_consts_VFS_TMPFS_MAGIC,
+            helpers::vfs_consts_VFS_EXT4_SUPER_MAGIC,
+            helpers::vfs_consts_VFS_XFS_SUPER_MAGIC,
+            helpers::vfs_consts_VFS_BTRFS_SUPER_MAGIC,
+        ];
+        // SAFETY: The file is alive, and so are its inode and super block; the number never changes.
+        let magic = unsafe { (*(*(*self.as_ptr()).f_inode).i_sb).s_magic };
+        FAMILIAR
+            .iter()
+            .any(|known| u64::from(*known) == magic as u64)
+    }
+
+    /// The length of the host's file, in bytes.
+    pub(crate) fn size(&self) -> i64 {
+        // SAFETY: The file is alive, and so is its inode.
+        unsafe { helpers::vfsh_inode_size((*self.as_ptr()).f_inode) }
+    }
+
     /// Whether a write may have gone past the page cache, though its own flags say otherwise: which
     /// it does is decided by the host's file, and another thread may change that by `fcntl(2)`
     /// while it is on its way. To be asked after the write.
@@ -887,6 +932,10 @@ impl<H: BackingHooks> BackingFile<H> {
     /// Makes I/O of the host's file go past the page cache or not. A synchronous read or write asks
     /// the file it is on, and `fcntl(2)` changes the user's.
     fn follow_direct(&self, direct: bool) {
+        // SAFETY: The file is alive; its mode does not change once it is open.
+        let can = unsafe { (*self.as_ptr()).f_mode } & helpers::vfs_consts_VFS_FMODE_CAN_ODIRECT;
+        // What the host's file cannot do, the user's was not allowed to ask for.
+        let direct = direct && can != 0;
         // SAFETY: The file is alive; an aligned word is read in one piece.
         let flags = unsafe { core::ptr::addr_of!((*self.as_ptr()).f_flags).read_volatile() };
         if (flags & bindings::O_DIRECT != 0) != direct {
@@ -934,6 +983,7 @@ impl<H: BackingHooks> BackingFile<H> {
         let kind = WriteKind {
             sync: flags & helpers::vfs_consts_VFS_IOCB_DSYNC != 0,
             direct: flags & helpers::vfs_consts_VFS_IOCB_DIRECT != 0,
+            familiar: false,
         };
         H::FileSystem::write_ended(file, from_isize(ret), kind);
     }

@@ -191,6 +191,8 @@ pub(crate) struct WriteKind {
     pub(crate) sync: bool,
     /// To go past the page cache.
     pub(crate) direct: bool,
+    /// To a file system of which it is known what its errors mean.
+    pub(crate) familiar: bool,
 }
 
 /// A splice to a pipe in progress.

@@ -19,6 +19,11 @@
 #include <linux/slab.h>
 #include <linux/user_namespace.h>
 #include <linux/version.h>
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 3, 0)
+#include <linux/folio_batch.h>
+#else
+#include <linux/pagevec.h>
+#endif
 
 #include "helpers.h"
 
@@ -73,6 +78,23 @@ void vfsh_inode_copy_size(struct inode *inode, const struct inode *from)
 loff_t vfsh_inode_size(const struct inode *inode)
 {
 	return i_size_read(inode);
+}
+
+bool vfsh_mapping_may_be_pinned(struct address_space *mapping)
+{
+	struct folio_batch batch;
+	pgoff_t index = 0;
+	bool pinned = false;
+	unsigned int i;
+
+	folio_batch_init(&batch);
+	while (!pinned && filemap_get_folios(mapping, &index, ULONG_MAX, &batch)) {
+		for (i = 0; i < folio_batch_count(&batch); i++)
+			pinned |= folio_maybe_dma_pinned(batch.folios[i]);
+		folio_batch_release(&batch);
+		cond_resched();
+	}
+	return pinned;
 }
 
 void vfsh_inode_touch(struct inode *inode)

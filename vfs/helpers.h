@@ -10,20 +10,28 @@
 
 #include <linux/backing-file.h>
 #include <linux/completion.h>
+#include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/fs_context.h>
 #include <linux/fs_parser.h>
+#include <linux/magic.h>
 #include <linux/mm.h>
 #include <linux/namei.h>
 #include <linux/signal.h>
 #include <linux/statfs.h>
 #include <linux/types.h>
 
+struct address_space;
 struct backing_file_ctx;
 struct module;
 
 /* macros that bindgen cannot evaluate, or that are not in kernel::bindings */
 enum vfs_consts {
+	VFS_FALLOC_FL_WRITE_ZEROES = FALLOC_FL_WRITE_ZEROES,
+	VFS_BTRFS_SUPER_MAGIC = BTRFS_SUPER_MAGIC,
+	VFS_EXT4_SUPER_MAGIC = EXT4_SUPER_MAGIC,
+	VFS_TMPFS_MAGIC = TMPFS_MAGIC,
+	VFS_XFS_SUPER_MAGIC = XFS_SUPER_MAGIC,
 	VFS_IOCB_DSYNC = (__force int)IOCB_DSYNC,
 	VFS_IOCB_DIRECT = (__force int)IOCB_DIRECT,
 	VFS_IOCB_NOWAIT = (__force int)IOCB_NOWAIT,
@@ -70,6 +78,7 @@ void vfsh_inode_set_attr(struct inode *inode, const struct vfs_attr *attr);
 void vfsh_inode_set_size(struct inode *inode, loff_t size);
 void vfsh_inode_copy_size(struct inode *inode, const struct inode *from);
 loff_t vfsh_inode_size(const struct inode *inode);
+bool vfsh_mapping_may_be_pinned(struct address_space *mapping);
 void vfsh_inode_touch(struct inode *inode);
 void vfsh_inode_inc_nlink(struct inode *inode);
 void vfsh_inode_drop_nlink(struct inode *inode);

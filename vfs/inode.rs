@@ -309,9 +309,11 @@ impl<T: FileSystem> INode<T> {
         unsafe { helpers::vfsh_inode_size(self.as_ptr()) }
     }
 
-    /// Takes over the attributes that are given.
+    /// Takes over the attributes that are given, but for the type, which an inode keeps: the VFS
+    /// takes parts of it for what its type says they are.
     pub(crate) fn set_attr(&self, attr: &Attr) {
-        let raw = attr.to_raw();
+        let mut raw = attr.to_raw();
+        raw.mode = (raw.mode & !mode::S_IFMT) | (self.mode() & mode::S_IFMT);
         // SAFETY: The inode is alive. As everywhere in the VFS of a remote file system, attributes
         // are words written one by one; their readers take what they find.
         unsafe { helpers::vfsh_inode_set_attr(self.as_ptr(), &raw) };
@@ -450,10 +452,11 @@ impl<'sb, T: FileSystem> NewInode<'sb, T> {
     pub(crate) fn init(self, ino: u64, attr: &Attr) -> InodeRef<'sb, T> {
         let mut this = ManuallyDrop::new(self);
         let inode = this.0.as_ptr();
-        this.0.set_attr(attr);
+        let raw = attr.to_raw();
         // SAFETY: `I_NEW` is set: nobody else looks at the inode. The tables are of `T` and static.
         // The reference moves out of `this`, which is not dropped.
         unsafe {
+            helpers::vfsh_inode_set_attr(inode, &raw);
             (*inode).i_ino = ino;
             match u32::from((*inode).i_mode) & mode::S_IFMT {
                 mode::S_IFREG => {
