@@ -10,7 +10,7 @@ packages=(
 	# the kernel with KUnit and KASAN
 	clang lld llvm
 	# make check, and tests/
-	cargo rustfmt rust-clippy shellcheck perl libc6-dev
+	cargo rustfmt rust-clippy shellcheck perl libc6-dev spin
 	# the guest
 	qemu-system-x86 seabios squashfs-tools busybox-static e2fsprogs xfsprogs btrfs-progs
 )
