@@ -8,7 +8,7 @@ load_facts
 packages=(
 	bash coreutils util-linux mount procps psmisc kmod findutils grep sed gawk diffutils
 	e2fsprogs xfsprogs btrfs-progs attr acl fio strace perl-base file less
-	iproute2 bsdextrautils xxd
+	iproute2 bsdextrautils xxd lsof
 	# programs that are run on C's module and ours, see tests/guest/programs
 	git make gcc libc6-dev rsync sqlite3 stress-ng
 )

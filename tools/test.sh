@@ -22,12 +22,14 @@ state=$(mktemp -d -p "$OUT/run" test.XXXXXX 2>/dev/null || { mkdir -p "$OUT/run"
 trap 'for pid in $(jobs -p); do kill -- "-$pid" 2>/dev/null || true; done; rm -rf "$state"' EXIT
 trap 'exit 130' INT TERM
 
-# boot NAME ARGUMENTS-OF-vm.sh...
+# boot NAME ARGUMENTS-OF-vm.sh...; but the model needs no guest.
 boot() {
 	local name=$1 rc=0 began=$SECONDS
 	shift
-	bash "$tools/vm.sh" --quiet --label "$name" --payload "$OUT/tests/$DIST" "$@" \
-		>"$state/$name.out" 2>"$state/$name.err" </dev/null || rc=$?
+	case $name in
+	model) in_root bash "$TOP/tests/model/check.sh" ;;
+	*) bash "$tools/vm.sh" --quiet --label "$name" --payload "$OUT/tests/$DIST" "$@" ;;
+	esac >"$state/$name.out" 2>"$state/$name.err" </dev/null || rc=$?
 	echo "$rc $((SECONDS - began))" >"$state/$name.rc.tmp"
 	mv "$state/$name.rc.tmp" "$state/$name.rc"
 }
@@ -87,7 +89,13 @@ report_fault() {
 report() {
 	local name=$1 title=$2 rc took counted=0 bad=0
 	read -r rc took <"$state/$name.rc"
-	echo "==> $title ($(mmss "$took"); logs in out/logs/$DIST/$name)"
+	case $name in
+	model)
+		echo "==> $title ($(mmss "$took"))"
+		sed -n 's/^# \([a-z]*\(\.QUITTER\)\?: .* states\)/    \1/p' "$state/$name.out"
+		;;
+	*) echo "==> $title ($(mmss "$took"); logs in out/logs/$DIST/$name)" ;;
+	esac
 	case $name in
 	fault-*)
 		report_fault "$name" "$rc"
@@ -111,7 +119,7 @@ report() {
 	0)
 		# Of the C module neither is asked.
 		case $name in
-		control-c | diff-c) ;;
+		control-c | diff-c | model) ;;
 		*) good "the module unloads and the kernel log is clean" ;;
 		esac
 		;;
@@ -236,7 +244,7 @@ start debug "coda_rs on the debug kernel (KUnit, KASAN, lockdep, kmemleak)" \
 	--kernel debug --module "$OUT/$REL-debug/coda_rs.ko" --extra "$tools/guest/kunit.sh" \
 	--timeout 2400 -- bash -c "bash /opt/coda/kunit.sh && exec $main debug"
 start test "coda_rs on the stock kernel $REL" \
-	--module "$stock" --timeout 1500 --results "$results/test" -- "$main" test
+	--module "$stock" --timeout 2000 --results "$results/test" -- "$main" test
 # The C module's own faults leave traces in the log and are no fault of ours.
 start control-c "control: the stock kernel's C module under the same tests" \
 	--module coda --timeout 1500 --no-check --results "$results/control-c" -- "$main" control-c
@@ -250,6 +258,7 @@ start diff-c "programs and random operations on the stock kernel's C module" \
 start diff-ours "the same on coda_rs" \
 	--module "$stock" --timeout "$patience" "${long_env[@]}" --mem 3072 --results "$results/diff-ours" \
 	-- "$main" diff "${programs[@]}"
+start model "the model of the written flag (spin)"
 # What a reply costs, by a clock that counts instructions.
 start count "coda_rs on the stock kernel, instructions counted" \
 	--module "$stock" --icount --timeout 600 --fs "" -- "$main" case psdev outstanding.

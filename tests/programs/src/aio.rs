@@ -124,3 +124,52 @@ pub fn uring_fallocate(fd: &OwnedFd, len: u64) -> Result<Option<Result<usize, Er
         &opcode::Fallocate::new(types::Fd(fd.as_raw_fd()), len).build(),
     )?)
 }
+
+/// Memory that an io_uring keeps pinned, mapped or not.
+pub struct Pinned {
+    ring: IoUring,
+    address: *mut u8,
+    len: usize,
+}
+
+impl Pinned {
+    /// Pins it; `None` where the kernel does not allow that.
+    ///
+    /// # Safety
+    ///
+    /// The kernel writes to these pages as long as this lives, whoever has them
+    /// by then.
+    pub unsafe fn new(address: *mut u8, len: usize) -> Result<Option<Self>> {
+        let ring = match IoUring::new(2) {
+            Ok(ring) => ring,
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+                return Ok(None);
+            }
+            Err(e) => return Err(e).context("io_uring_setup"),
+        };
+        let piece = libc::iovec {
+            iov_base: address.cast(),
+            iov_len: len,
+        };
+        // SAFETY: the caller's promise.
+        match unsafe { ring.submitter().register_buffers(&[piece]) } {
+            Ok(()) => Ok(Some(Pinned { ring, address, len })),
+            // Files of most file systems cannot be pinned for writing.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EFAULT | libc::EOPNOTSUPP)) => Ok(None),
+            Err(e) => Err(e).context("IORING_REGISTER_BUFFERS"),
+        }
+    }
+
+    /// Reads from a file into the beginning of it.
+    pub fn read(&mut self, fd: &OwnedFd, len: usize) -> Result<()> {
+        ensure!(len <= self.len, "there is not so much memory");
+        let read = opcode::ReadFixed::new(types::Fd(fd.as_raw_fd()), self.address, len as u32, 0);
+        let ring = &mut self.ring;
+        // SAFETY: the memory is pinned, and the caller of `new` knows of it.
+        unsafe { ring.submission().push(&read.build()) }.context("the queue is full")?;
+        ring.submit_and_wait(1).context("io_uring_enter")?;
+        let done = ring.completion().next().context("no completion")?;
+        ensure!(done.result() == len as i32, "it read {}", done.result());
+        Ok(())
+    }
+}

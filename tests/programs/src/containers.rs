@@ -15,22 +15,27 @@ pub fn base() -> PathBuf {
 }
 
 /// The file systems to test on, which `CODA_TEST_FS` may name, and whether all
-/// cases shall be run there or only the most telling ones.
-pub fn to_test() -> Vec<(String, bool)> {
-    match std::env::var("CODA_TEST_FS") {
-        Ok(names) => names
-            .split_whitespace()
-            .map(|n| (n.to_owned(), true))
-            .collect(),
-        Err(_) => [
-            ("tmpfs", true),
-            ("ext4", true),
-            ("xfs", false),
-            ("btrfs", false),
-        ]
-        .map(|(n, all)| (n.to_owned(), all))
-        .to_vec(),
+/// cases shall be run there or only the most telling ones. `everywhere` asks for
+/// all cases on each; but not of a kernel that is slow, nor in a control.
+pub fn to_test(everywhere: bool) -> Vec<(String, bool)> {
+    if let Ok(names) = std::env::var("CODA_TEST_FS") {
+        let names = names.split_whitespace();
+        return names.map(|n| (n.to_owned(), true)).collect();
     }
+    let is_debug = std::env::var("CODA_KERNEL").is_ok_and(|k| k != "stock");
+    let is_control = std::env::var_os("CODA_CONTROL").is_some();
+    let (two, four) = match everywhere {
+        true => (!is_debug && !is_control, !is_debug && !is_control),
+        false => (!is_debug, false),
+    };
+    [
+        ("tmpfs", true),
+        ("ext4", two),
+        ("xfs", four),
+        ("btrfs", four),
+    ]
+    .map(|(n, all)| (n.to_owned(), all))
+    .to_vec()
 }
 
 /// Why a file system cannot be tested on. Those that every guest has are

@@ -178,6 +178,20 @@ impl Map {
         Ok(())
     }
 
+    /// mremap(2) of no length, which makes a second mapping of the same pages.
+    pub fn double(&self) -> Result<Self, Errno> {
+        // SAFETY: the old mapping stays, and the new one goes where nothing is.
+        let address =
+            unsafe { libc::mremap(self.address.cast(), 0, self.len, libc::MREMAP_MAYMOVE) };
+        if address == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        Ok(Map {
+            address: address.cast(),
+            len: self.len,
+        })
+    }
+
     /// munmap(2) of some pages in the middle, which nobody may touch again.
     pub fn punch(&self, first: usize, pages: usize) -> Result<(), Errno> {
         assert!((first + pages) * PAGE <= self.len);

@@ -512,7 +512,7 @@ fn victims(ctx: &Ctx<'_>) -> Result<()> {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let groups = containers::to_test()
+    let groups = containers::to_test(false)
         .into_iter()
         .map(|(fs, all)| {
             let spec = Spec::on(containers::base().join(&fs));

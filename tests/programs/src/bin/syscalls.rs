@@ -691,6 +691,20 @@ fn names_and_errors() -> Vec<Case> {
             },
         ),
         case(
+            "create_keeps_contents",
+            "O_CREAT of a file that the kernel did not know to be there",
+            |ctx, here, behind| {
+                fs::write(behind.join("there"), b"contents")?;
+                let unknown = Rule::on("LOOKUP").name("there").once();
+                ctx.fixture().rule(unknown.with("result", libc::ENOENT))?;
+                let fd = sys::open(&here.join("there"), OFlag::O_CREAT | OFlag::O_RDWR)?;
+                ensure_eq!(sys::seek(&fd, 0, libc::SEEK_END)?, 8);
+                ensure_eq!(fs::read(behind.join("there"))?, b"contents");
+                Ok(())
+            },
+        )
+        .tag("create_existing"),
+        case(
             "create_excl",
             "O_EXCL of an existing file",
             |_, here, behind| {
@@ -2205,7 +2219,7 @@ fn with_intents() -> Vec<Case> {
 fn main() -> ExitCode {
     let args = Args::parse();
     let mut groups = Vec::new();
-    for (fs, all) in containers::to_test() {
+    for (fs, all) in containers::to_test(false) {
         let container = containers::base().join(&fs);
         let skip = containers::missing(&fs);
         let mut cases = attributes();

@@ -10,6 +10,7 @@
 mod case;
 mod maps;
 mod opens;
+mod routes;
 mod space;
 mod table;
 mod writes;
@@ -32,10 +33,11 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     let mut groups = Vec::new();
-    for (fs, all) in containers::to_test() {
+    for (fs, all) in containers::to_test(true) {
         let mut cases = writes::cases();
         cases.extend(maps::cases());
         cases.extend(opens::cases());
+        cases.extend(routes::cases());
         cases.retain(|c| all || c.is_core());
         groups.push(
             Group::new(

@@ -15,7 +15,18 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
+
+/// Another name of the file, which the kernel will find not to be there when it asks
+/// the first time.
+fn unknown_name(t: &T<'_>) -> Result<PathBuf> {
+    let name = format!("{}-too", t.file);
+    fs::hard_link(&t.container, t.container.with_file_name(&name))?;
+    let unknown = Rule::on("LOOKUP").name(&name).once();
+    t.ctx.fixture().rule(unknown.with("result", libc::ENOENT))?;
+    Ok(t.path.with_file_name(name))
+}
 
 /// A process that has the file open, did something, and dies of a signal.
 fn killed(
@@ -665,6 +676,35 @@ pub fn cases() -> Vec<C> {
         .tag("race")
         .seconds(20),
         C::new(
+            "o_creat_unknown_name",
+            Clean,
+            "O_CREAT of another name of it, unknown to the kernel, while a writer idles",
+            |t| {
+                t.make_default()?;
+                let writer = t.rw()?;
+                let other = unknown_name(t)?;
+                sys::close(sys::open(&other, OFlag::O_CREAT | OFlag::O_WRONLY)?)?;
+                sys::close(writer)?;
+                ensure_eq!(t.contents()?.len(), 100);
+                t.expect(&[WO_CLEAN, RW_CLEAN])
+            },
+        ),
+        C::new(
+            "o_creat_trunc_unknown_name",
+            Modified,
+            "the same with O_TRUNC",
+            |t| {
+                t.make_default()?;
+                let writer = t.rw()?;
+                let other = unknown_name(t)?;
+                let flags = OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_WRONLY;
+                sys::close(sys::open(&other, flags)?)?;
+                sys::close(writer)?;
+                ensure_eq!(t.contents()?.len(), 0);
+                t.expect(&[WO_DIRTY, RW_DIRTY])
+            },
+        ),
+        C::new(
             "ftruncate_in_doubt",
             Modified,
             "ftruncate(2) killed while the cache manager thinks: it may yet be done",
@@ -695,8 +735,56 @@ pub fn cases() -> Vec<C> {
                 kid.kill(Signal::SIGKILL)?;
                 kid.die_of(Signal::SIGKILL)?;
                 sys::close(t.rw()?)?;
+                // Nor does it end with this one.
+                sys::close(t.rw()?)?;
+                fixture.release(rule)?;
+                t.expect(&[RW_DIRTY, RW_DIRTY])
+            },
+        ),
+        C::new(
+            "doubt_outlives_inode",
+            Modified,
+            "the same, and the inode has left memory in between",
+            |t| {
+                t.make_default()?;
+                let fixture = t.ctx.fixture();
+                let rule = fixture.rule(Rule::on("SETATTR").fid(&t.fid()).with("hold", true))?;
+                let kid = child(|_| Ok(nix::unistd::truncate(&t.path, 10)?))?;
+                fixture.wait_rule(rule, 1)?;
+                kid.kill(Signal::SIGKILL)?;
+                kid.die_of(Signal::SIGKILL)?;
+                fs::write("/proc/sys/vm/drop_caches", "2")?;
+                sys::close(t.rw()?)?;
                 fixture.release(rule)?;
                 t.expect(&[RW_DIRTY])
+            },
+        ),
+        C::new(
+            "open_in_doubt",
+            Both,
+            "an open killed like that: a modification is never over from then on",
+            |t| {
+                t.make_default()?;
+                let fixture = t.ctx.fixture();
+                t.learn()?;
+                let rule = Rule::on("OPEN_BY_FD").fid(&t.fid()).once();
+                let rule = fixture.rule(rule.with("hold", true))?;
+                let kid = child(|_| {
+                    t.open(OFlag::O_WRONLY)?;
+                    bail!("the open went through")
+                })?;
+                fixture.wait_rule(rule, 1)?;
+                kid.kill(Signal::SIGKILL)?;
+                kid.die_of(Signal::SIGKILL)?;
+                fixture.release(rule)?;
+                // The cache manager may have a writer that nobody knows of, but
+                // nothing has been modified.
+                sys::close(t.rw()?)?;
+                let fd = t.rw()?;
+                sys::write(&fd, b"x")?;
+                sys::close(fd)?;
+                sys::close(t.rw()?)?;
+                t.expect(&[RW_CLEAN, RW_DIRTY, RW_DIRTY])
             },
         ),
         C::new(

@@ -655,19 +655,5 @@ pub fn cases() -> Vec<C> {
                 Ok(())
             },
         ),
-        rw(
-            "partial_efault",
-            Modified,
-            "write(2) that runs into a bad page",
-            |_, fd| {
-                let map = Map::anonymous(2 * PAGE)?;
-                map.store(0, 1);
-                map.punch(1, 1)?;
-                // SAFETY: only an address; the kernel finds out what is there.
-                let start = unsafe { map.address().add(4096 - 100) };
-                ensure_eq!(sys::write_raw(fd, start, 200)?, 100);
-                Ok(())
-            },
-        ),
     ]
 }

@@ -50,7 +50,9 @@ impl Manager {
         let mut buffer = [0; MAXMSGSIZE];
         let len = nix::unistd::read(&self.fd, &mut buffer)?;
         let head = InHdr::read_from_prefix(&buffer[..len]);
-        Ok(head.map_err(|_| ktest::anyhow!("a request of {len} bytes"))?.0)
+        Ok(head
+            .map_err(|_| ktest::anyhow!("a request of {len} bytes"))?
+            .0)
     }
 
     fn reply(&self, message: &(impl IntoBytes + Immutable)) -> Result<()> {
@@ -138,8 +140,7 @@ impl Manager {
 
     /// Unmounts and closes the device.
     fn stop(self) -> Result<()> {
-        umount2(MOUNT, MntFlags::empty())?;
-        Ok(sys::close(self.fd)?)
+        Ok(umount2(MOUNT, MntFlags::empty())?)
     }
 }
 
