@@ -8,6 +8,7 @@
 #include <linux/dcache.h>
 #include <linux/device.h>
 #include <linux/file.h>
+#include <linux/folio_batch.h>
 #include <linux/hash.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -19,11 +20,6 @@
 #include <linux/slab.h>
 #include <linux/user_namespace.h>
 #include <linux/version.h>
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 3, 0)
-#include <linux/folio_batch.h>
-#else
-#include <linux/pagevec.h>
-#endif
 
 #include "helpers.h"
 
