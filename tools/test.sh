@@ -250,7 +250,7 @@ start control-c "control: the stock kernel's C module under the same tests" \
 	--module coda --timeout 1500 --no-check --results "$results/control-c" -- "$main" control-c
 # The other programs say nothing of stores through mappings.
 start control-disarmed "control: coda_rs with the page_mkwrite wrapper disarmed, on the stock kernel" \
-	--module "$OUT/$REL-disarmed/coda_rs.ko" --timeout 1500 --env "CODA_TESTS=close_report churn" \
+	--module "$OUT/$REL-disarmed/coda_rs.ko" --timeout 1500 --env "CODA_TESTS=close_report churn storm" \
 	-- "$main" control-disarmed
 start diff-c "programs and random operations on the stock kernel's C module" \
 	--module coda --timeout "$patience" "${long_env[@]}" --mem 3072 --no-check --results "$results/diff-c" \

@@ -174,7 +174,7 @@ fn obey(order: Order, server: &Server) -> Result<Value> {
                     json!({ "fid": fid.to_string(), "readers": o.readers, "writers": o.writers })
                 })
                 .collect();
-            json!({ "open": opens })
+            json!({ "open": opens, "stored": server.store.stored() })
         }
         Order::Die => std::process::abort(),
     })

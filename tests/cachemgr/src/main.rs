@@ -10,9 +10,11 @@
 //! * [`device`] opens `/dev/cfsN` and mounts;
 //! * [`server`] reads requests, lets workers answer them, keeps count of opens;
 //! * [`store`] does what a request asks for;
+//! * [`backend`] plays the servers that files are stored on;
 //! * [`trace`] writes down every message before it is answered;
 //! * [`rules`] and [`control`] let a test misbehave on purpose.
 
+mod backend;
 mod control;
 mod device;
 mod rules;
@@ -114,6 +116,13 @@ struct ServeArgs {
     /// Take commands on this Unix socket.
     #[arg(long)]
     control: Option<PathBuf>,
+    /// Store files here when their last writer closes them, but for those that
+    /// the kernel says nobody modified; "ctl stat" tells how that went.
+    #[arg(long)]
+    server: Option<PathBuf>,
+    /// Linger over each request, twice for up to so many microseconds.
+    #[arg(long, default_value_t = 0)]
+    jitter: u64,
     /// How many requests are worked on at a time.
     #[arg(long, default_value_t = 4)]
     workers: usize,
@@ -129,10 +138,17 @@ fn serve(args: ServeArgs) -> Result<()> {
         store::Options {
             venus_dirs: args.dirs == DirKind::Venus,
             dirent_types: args.dirent_types,
+            backend: args
+                .server
+                .as_deref()
+                .map(backend::Backend::new)
+                .transpose()
+                .context("--server")?,
         },
     )
     .with_context(|| format!("cannot serve {}", args.root.display()))?;
-    let server = server::Server::new(device, store, trace, args.intents == Intents::Supported);
+    let intents = args.intents == Intents::Supported;
+    let server = server::Server::new(device, store, trace, intents, args.jitter);
     if let Some(path) = &args.control {
         control::listen(path, server.clone())
             .with_context(|| format!("cannot listen on {}", path.display()))?;

@@ -14,6 +14,8 @@ use coda_proto::{
     Vattr, intent, name_at, vtype,
 };
 use crossbeam_channel::Sender;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde_json::{Value, json};
@@ -34,6 +36,10 @@ pub struct Server {
     /// What to do wrong.
     pub rules: Rules,
     intents: bool,
+    /// The longest time that a worker lingers over a request, before it carries
+    /// it out and again before it answers, in microseconds.
+    jitter: u64,
+    random: Mutex<SmallRng>,
     flights: Mutex<HashMap<u32, Arc<Flight>>>,
 }
 
@@ -200,13 +206,21 @@ fn describe(op: Opcode, msg: &[u8]) -> Result<Description<'_>, Errno> {
 
 impl Server {
     /// Puts the parts together; nothing runs yet.
-    pub fn new(device: Device, store: Store, trace: Trace, intents: bool) -> Arc<Self> {
+    pub fn new(
+        device: Device,
+        store: Store,
+        trace: Trace,
+        intents: bool,
+        jitter: u64,
+    ) -> Arc<Self> {
         Arc::new(Server {
             device,
             store,
             trace,
             rules: Rules::default(),
             intents,
+            jitter,
+            random: Mutex::new(SmallRng::seed_from_u64(jitter)),
             flights: Mutex::default(),
         })
     }
@@ -324,6 +338,7 @@ impl Server {
             // As after SIGKILL: the kernel closes the device, nobody tidies up.
             std::process::abort();
         }
+        self.linger();
         if job.flight.is_interrupted() {
             return drop_it("interrupted");
         }
@@ -366,6 +381,7 @@ impl Server {
             all.extend(note);
         }
         self.trace.line("out", &name, unique, fields);
+        self.linger();
 
         let before = reply.container.as_ref().map(rustix::fs::fcntl_getfl);
         let times = if effect.is_some_and(|e| e.twice) {
@@ -407,6 +423,16 @@ impl Server {
                 unique,
                 json!({ "before": before, "after": after }),
             );
+        }
+    }
+
+    /// Takes a while, as one who is busy: so that others overtake it.
+    fn linger(&self) {
+        if self.jitter > 0 {
+            let mut random = self.random.lock().expect("nobody panics with the lock");
+            let micros = random.random_range(0..=self.jitter);
+            drop(random);
+            std::thread::sleep(Duration::from_micros(micros));
         }
     }
 
@@ -555,12 +581,13 @@ impl Server {
             }
             Opcode::CLOSE => {
                 let m: FlagsIn = parse(msg)?;
-                let left = store.close(m.fid, m.flags)?;
+                let (left, stored) = store.close(m.fid, m.flags)?;
                 let last = m.flags & C_O_WRITE != 0 && left.writers == 0;
-                Reply::of(
-                    &OutHdr::default(),
-                    json!({ "left": left, "last_writer": last }),
-                )
+                let mut note = json!({ "left": left, "last_writer": last });
+                if let Some(stored) = stored {
+                    note["server"] = json!(stored);
+                }
+                Reply::of(&OutHdr::default(), note)
             }
             // What a container holds is safe with its own file system; it is
             // stored on a server at the last close only.

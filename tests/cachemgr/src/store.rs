@@ -7,6 +7,7 @@
 //! inode number from being used again, and can be opened afresh through
 //! `/proc/self/fd`, whatever the object is called by then.
 
+use crate::backend::{Backend, Counts, Period};
 use coda_proto::{
     C_A_R_OK, C_A_W_OK, C_A_X_OK, C_O_READ, C_O_TRUNC, C_O_WRITE, DirBuilder, Fid, StatfsOut,
     Timespec, Vattr, dirtype, vtype,
@@ -42,6 +43,10 @@ pub struct Object {
     path: OwnedFd,
     dev_ino: (u64, u64),
     opens: Mutex<Opens>,
+    /// Of a file that the servers have a copy of. Locked after `opens`.
+    period: Mutex<Period>,
+    /// What the copy is called.
+    copy: String,
 }
 
 impl Object {
@@ -87,6 +92,8 @@ pub struct Options {
     pub venus_dirs: bool,
     /// Tell the types of entries in them, as Venus does not.
     pub dirent_types: bool,
+    /// Where files are stored when they are closed.
+    pub backend: Option<Backend>,
 }
 
 /// The volume.
@@ -162,6 +169,8 @@ impl Store {
             path,
             dev_ino,
             opens: Mutex::default(),
+            period: Mutex::default(),
+            copy: fid.to_string(),
         });
         table.by_fid.insert(fid, object.clone());
         table.by_ino.insert(dev_ino, fid);
@@ -188,6 +197,9 @@ impl Store {
             let mut table = self.table();
             table.by_ino.remove(&object.dev_ino);
             table.by_fid.retain(|_, o| o.dev_ino != object.dev_ino);
+            if let Some(backend) = &self.options.backend {
+                backend.forget(&object.copy);
+            }
         }
     }
 
@@ -213,6 +225,11 @@ impl Store {
         table.by_ino.insert(object.dev_ino, new);
         table.by_fid.insert(new, object);
         Ok(new)
+    }
+
+    /// What has been stored, if there is anywhere to store it.
+    pub fn stored(&self) -> Option<Counts> {
+        self.options.backend.as_ref().map(Backend::counts)
     }
 
     /// How often each open object is open.
@@ -274,9 +291,16 @@ impl Store {
                 _ => return Err(Errno::INVAL),
             }
             // An open file may be cut by whoever has it open for writing,
-            // whatever its mode says by now.
-            if object.opens.lock().expect("nobody panics with it").writers <= 0 {
+            // whatever its mode says by now. With the lock, it is cut before the
+            // last writer closes, or after.
+            let opens = object.opens.lock().expect("nobody panics with it");
+            if opens.writers <= 0 {
                 object.check(uid, C_A_W_OK)?;
+            }
+            if let Some(backend) = &self.options.backend {
+                let mut period = object.period.lock().expect("nobody panics with it");
+                backend.begin(&object.copy, &object.proc_path())?;
+                backend.truncate(&object.copy, attr.size, opens.writers > 0, &mut period)?;
             }
             ftruncate(
                 open(
@@ -479,6 +503,7 @@ impl Store {
     pub fn open(&self, fid: Fid, uid: u32, flags: u32) -> Result<OwnedFd> {
         let object = self.get(fid)?;
         let write = flags & C_O_WRITE != 0;
+        let mut opens = object.opens.lock().expect("nobody panics with the lock");
         if flags & C_O_READ != 0 {
             object.check(uid, C_A_R_OK)?;
         }
@@ -497,14 +522,21 @@ impl Store {
                 // not let him, so the mode is left to ACCESS.
                 let mode = if write { OFlags::RDWR } else { OFlags::RDONLY };
                 let fd = open(object.proc_path(), mode | OFlags::CLOEXEC, Mode::empty())?;
-                if write && flags & C_O_TRUNC != 0 {
+                let truncate = write && flags & C_O_TRUNC != 0;
+                if let Some(backend) = self.options.backend.as_ref().filter(|_| write) {
+                    backend.begin(&object.copy, &object.proc_path())?;
+                    if truncate {
+                        let mut period = object.period.lock().expect("nobody panics with it");
+                        backend.truncate(&object.copy, 0, true, &mut period)?;
+                    }
+                }
+                if truncate {
                     ftruncate(&fd, 0)?;
                 }
                 fd
             }
             _ => return Err(Errno::INVAL),
         };
-        let mut opens = object.opens.lock().expect("nobody panics with the lock");
         if write {
             opens.writers += 1;
         } else {
@@ -513,15 +545,23 @@ impl Store {
         Ok(fd)
     }
 
-    /// CLOSE, of an object that was opened with the same C_O_WRITE.
-    pub fn close(&self, fid: Fid, flags: u32) -> Result<Opens> {
+    /// CLOSE, of an object that was opened with the same C_O_WRITE: how often it is
+    /// open now, and what became of it on the servers.
+    pub fn close(&self, fid: Fid, flags: u32) -> Result<(Opens, Option<&'static str>)> {
         let object = self.get(fid)?;
+        let mut stored = None;
         let left = {
             let mut opens = object.opens.lock().expect("nobody panics with the lock");
             if flags & C_O_WRITE != 0 {
                 opens.writers -= 1;
             } else {
                 opens.readers -= 1;
+            }
+            let last = flags & C_O_WRITE != 0 && opens.writers == 0;
+            if let Some(backend) = self.options.backend.as_ref().filter(|_| last) {
+                let mut period = object.period.lock().expect("nobody panics with it");
+                let end = backend.end(&object.copy, &object.proc_path(), flags, &mut period);
+                stored = Some(end?);
             }
             *opens
         };
@@ -531,7 +571,7 @@ impl Store {
             // in the trace: the kernel's count and ours have parted.
             return Err(Errno::BADF);
         }
-        Ok(left)
+        Ok((left, stored))
     }
 
     /// STATFS.
@@ -628,6 +668,7 @@ mod tests {
         let options = Options {
             venus_dirs,
             dirent_types: true,
+            backend: None,
         };
         let store = Store::new(dir.path(), options).unwrap();
         (dir, store, getuid().as_raw())
@@ -659,7 +700,7 @@ mod tests {
         store.open(fid, uid, flags).unwrap();
         store.remove(root, uid, b"f", false).unwrap();
         assert_eq!(store.getattr(fid).unwrap().nlink, 0);
-        assert_eq!(store.close(fid, flags), Ok(Opens::default()));
+        assert_eq!(store.close(fid, flags), Ok((Opens::default(), None)));
         assert_eq!(store.getattr(fid), Err(Errno::NOENT));
     }
 

@@ -32,9 +32,11 @@ impl Upcall {
     /// to differ between the modules.
     fn identity(&self) -> String {
         let plain = self.show();
-        match self.what.starts_with("CLOSE ") {
-            true => plain.replace("flags=0x40", "flags=0x"),
-            false => plain,
+        match self.what.split(' ').next() {
+            Some("CLOSE") => plain.replace("flags=0x40", "flags=0x"),
+            // No other attribute begins with a blank.
+            Some("CREATE") => plain.replace(" attr.size=-1 ", " attr.size=0 "),
+            _ => plain,
         }
     }
 

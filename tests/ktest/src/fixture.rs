@@ -30,6 +30,10 @@ pub struct Spec {
     pub api: &'static str,
     /// Whether access intents are answered with success.
     pub intents: bool,
+    /// Whether files are stored at the last close, unless that is needless.
+    pub stores: bool,
+    /// How long each request may take at least, in microseconds, twice.
+    pub jitter: u64,
 }
 
 impl Spec {
@@ -42,6 +46,8 @@ impl Spec {
             dirent_types: false,
             api: "data",
             intents: false,
+            stores: false,
+            jitter: 0,
         }
     }
 }
@@ -181,6 +187,14 @@ impl Fixture {
         }
         if self.spec.intents {
             command.args(["--intents", "supported"]);
+        }
+        if self.spec.stores {
+            command.arg("--server").arg(self.base.join("server"));
+        }
+        if self.spec.jitter > 0 {
+            command
+                .args(["--workers", "8", "--jitter"])
+                .arg(self.spec.jitter.to_string());
         }
         let mut child = command
             .stdin(Stdio::null())

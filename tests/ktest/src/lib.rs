@@ -22,7 +22,7 @@ pub use fixture::{Fixture, Rule, Spec, module_is_ours, path_c, run_to_end};
 pub use runner::{Case, Ctx, Group, Row, Skip, Suite};
 pub use trace::{Event, Watch};
 
-pub use anyhow::{Context, Result, anyhow, bail, ensure};
+pub use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 
 use std::time::Duration;
 

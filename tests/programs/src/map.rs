@@ -128,6 +128,13 @@ impl Map {
         unsafe { self.address.add(at).write_volatile(value) }
     }
 
+    /// Stores a number at a multiple of its size.
+    pub fn store_u64(&self, at: usize, value: u64) {
+        assert!(at + 8 <= self.len && at % 8 == 0);
+        // SAFETY: as for a byte; the mapping begins with a page.
+        unsafe { self.address.add(at).cast::<u64>().write_volatile(value) }
+    }
+
     /// Loads a byte.
     pub fn load(&self, at: usize) -> u8 {
         assert!(at < self.len);
