@@ -464,6 +464,11 @@ bool vfsh_current_is_killed(void)
 	return fatal_signal_pending(current);
 }
 
+bool vfsh_current_has_signal(void)
+{
+	return task_sigpending(current);
+}
+
 void vfsh_block_signals(sigset_t *saved)
 {
 	sigset_t blocked;

@@ -158,6 +158,7 @@ bool vfsh_current_in_init_namespaces(void);
 bool vfsh_current_in_init_pid_ns(void);
 bool vfsh_current_cannot_be_signalled(void);
 bool vfsh_current_is_killed(void);
+bool vfsh_current_has_signal(void);
 void vfsh_block_signals(sigset_t *saved);
 void vfsh_unblock_signals(const sigset_t *saved);
 int vfsh_current_pid(void);

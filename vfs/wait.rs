@@ -64,6 +64,28 @@ impl Event {
     /// Waits for at most `ms` milliseconds. Signals that are not blocked end the wait only if it is
     /// `interruptible`. May sleep.
     pub(crate) fn wait(&self, interruptible: bool, ms: Msecs) -> Wake {
+        // What wakes a task that has no signal is work that waits for its return to user space (an
+        // io_uring that comes to its end, say), and wakes it again at once. There is no system call
+        // to restart here, so that has to wait; and we look for signals every now and then.
+        const SLICE: Msecs = 20;
+        let mut left = ms;
+        loop {
+            match self.wait_once(interruptible, left) {
+                Wake::Signal if !signal_pending() => {}
+                wake => return wake,
+            }
+            let slice = left.min(SLICE);
+            if self.wait_once(false, slice) == Wake::Done {
+                return Wake::Done;
+            }
+            left -= slice;
+            if left == 0 {
+                return Wake::TimedOut;
+            }
+        }
+    }
+
+    fn wait_once(&self, interruptible: bool, ms: Msecs) -> Wake {
         let jiffies = msecs_to_jiffies(ms);
         let left: isize = if interruptible {
             // SAFETY: `inner` is initialised by the type invariant, and `&self` keeps it alive.
@@ -117,5 +139,6 @@ impl Drop for SignalsBlocked {
 
 /// Whether a signal that is not blocked is pending for the current task.
 pub(crate) fn signal_pending() -> bool {
-    kernel::current!().signal_pending()
+    // SAFETY: Only reads the current task's flags.
+    unsafe { helpers::vfsh_current_has_signal() }
 }

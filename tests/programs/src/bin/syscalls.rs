@@ -22,12 +22,12 @@ use nix::unistd::{AccessFlags, Gid, Uid, access, linkat, mkdir, setresgid, setre
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{IoSliceMut, Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, IoSliceMut, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 /// The ordinary system calls.
 #[derive(Parser)]
@@ -1722,6 +1722,57 @@ fn files() -> Vec<Case> {
             },
         )
         .tag("maps_path"),
+        case(
+            "lsof",
+            "lsof(8) shows the path in Coda, of a descriptor and of a mapping",
+            |_, here, behind| {
+                let path = here.join("f");
+                fs::write(behind.join("f"), vec![b'o'; PAGE])?;
+                let fd = sys::open(&path, OFlag::O_RDWR)?;
+                let map = Map::shared(&fd, PAGE)?;
+                let pid = std::process::id().to_string();
+                let output = match Command::new("lsof")
+                    .args(["-n", "-w", "-F", "fn", "-p", &pid])
+                    .output()
+                {
+                    Err(e) if e.kind() == ErrorKind::NotFound => skip!("the guest has no lsof"),
+                    other => other?,
+                };
+                let text = String::from_utf8_lossy(&output.stdout).into_owned();
+                // A line for a descriptor, and one for its name.
+                let lines: Vec<_> = text.lines().collect();
+                let name_of = |wanted: &str| {
+                    let path = path.display().to_string();
+                    lines
+                        .windows(2)
+                        .any(|w| w[0] == wanted && w[1].starts_with(&format!("n{path}")))
+                };
+                ensure!(name_of(&format!("f{}", fd.as_raw_fd())), "fd: {text}");
+                ensure!(name_of("fmem"), "mapping: {text}");
+                drop(map);
+                Ok(())
+            },
+        )
+        .tag("maps_path"),
+        case(
+            "io_uring_gone",
+            "an io_uring that comes to its end interrupts no upcall",
+            |_, here, behind| {
+                fs::write(behind.join("f"), b"0123456789")?;
+                let fd = sys::open(&here.join("f"), OFlag::O_RDWR)?;
+                for n in 0..50 {
+                    let read = coda_selftests::aio::uring_read(&fd, &mut [0; 10], 0)?;
+                    if read.is_none() {
+                        skip!("the kernel has no io_uring");
+                    }
+                    // Its ring is gone by now, and the kernel still at work on that.
+                    let made = here.join(format!("f{n}"));
+                    sys::close(sys::open(&made, OFlag::O_CREAT | OFlag::O_RDWR)?)?;
+                }
+                Ok(())
+            },
+        )
+        .tag("io_uring_gone"),
         case("mlock", "mlock(2) of a mapping", |_, here, behind| {
             fs::write(behind.join("f"), vec![b'o'; 4 * PAGE])?;
             let fd = sys::open(&here.join("f"), OFlag::O_RDWR)?;
