@@ -46,13 +46,19 @@ pub fn write(fd: &OwnedFd, bytes: &[u8], offset: i64) -> Result<i64> {
     Ok(event[2])
 }
 
-/// Runs one entry through an io_uring of its own; `None` where the kernel has
-/// none to offer.
+/// An io_uring; `None` where the kernel has none to offer.
+pub fn ring() -> Result<Option<IoUring>> {
+    match IoUring::new(2) {
+        Ok(ring) => Ok(Some(ring)),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(None),
+        Err(e) => Err(e).context("io_uring_setup"),
+    }
+}
+
+/// Runs one entry through an io_uring of its own.
 fn uring(entry: &squeue::Entry) -> Result<Option<i32>> {
-    let mut ring = match IoUring::new(2) {
-        Ok(ring) => ring,
-        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => return Ok(None),
-        Err(e) => return Err(e).context("io_uring_setup"),
+    let Some(mut ring) = ring()? else {
+        return Ok(None);
     };
     // SAFETY: what the entry points to outlives the wait below.
     unsafe { ring.submission().push(entry) }.context("the queue is full")?;
@@ -140,12 +146,8 @@ impl Pinned {
     /// The kernel writes to these pages as long as this lives, whoever has them
     /// by then.
     pub unsafe fn new(address: *mut u8, len: usize) -> Result<Option<Self>> {
-        let ring = match IoUring::new(2) {
-            Ok(ring) => ring,
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
-                return Ok(None);
-            }
-            Err(e) => return Err(e).context("io_uring_setup"),
+        let Some(ring) = ring()? else {
+            return Ok(None);
         };
         let piece = libc::iovec {
             iov_base: address.cast(),

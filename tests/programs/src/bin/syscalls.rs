@@ -5,10 +5,10 @@
 
 use clap::Parser;
 use coda_proto::SUPER_MAGIC;
-use coda_selftests::containers;
 use coda_selftests::map::{Map, PAGE};
 use coda_selftests::pioctl::pioctl;
 use coda_selftests::sys::{self, child};
+use coda_selftests::{aio, containers};
 use ktest::{
     Case, Context, Ctx, Group, Result, Rule, Spec, Suite, bail, ensure, ensure_eq, path_c, skip,
 };
@@ -1760,11 +1760,13 @@ fn files() -> Vec<Case> {
             |_, here, behind| {
                 fs::write(behind.join("f"), b"0123456789")?;
                 let fd = sys::open(&here.join("f"), OFlag::O_RDWR)?;
+                // Linux 7.2 now and then loses a request if a process has no ring
+                // left when it makes the next one: io-wq has sent its threads away.
+                let Some(_keeper) = aio::ring()? else {
+                    skip!("the kernel has no io_uring");
+                };
                 for n in 0..50 {
-                    let read = coda_selftests::aio::uring_read(&fd, &mut [0; 10], 0)?;
-                    if read.is_none() {
-                        skip!("the kernel has no io_uring");
-                    }
+                    aio::uring_read(&fd, &mut [0; 10], 0)?.context("no io_uring")??;
                     // Its ring is gone by now, and the kernel still at work on that.
                     let made = here.join(format!("f{n}"));
                     sys::close(sys::open(&made, OFlag::O_CREAT | OFlag::O_RDWR)?)?;
@@ -1898,11 +1900,11 @@ fn files() -> Vec<Case> {
             |_, here, behind| {
                 fs::write(behind.join("f"), b"0123456789")?;
                 let fd = sys::open(&here.join("f"), OFlag::O_RDWR)?;
-                ensure_eq!(coda_selftests::aio::write(&fd, b"ab", 2)?, 2);
-                if let Some(done) = coda_selftests::aio::uring_write(&fd, b"cd", 4)? {
+                ensure_eq!(aio::write(&fd, b"ab", 2)?, 2);
+                if let Some(done) = aio::uring_write(&fd, b"cd", 4)? {
                     ensure_eq!(done?, 2);
                     let mut got = [0; 6];
-                    let Some(done) = coda_selftests::aio::uring_read(&fd, &mut got, 1)? else {
+                    let Some(done) = aio::uring_read(&fd, &mut got, 1)? else {
                         bail!("io_uring is there and is not");
                     };
                     ensure_eq!(done?, 6);
@@ -1978,8 +1980,8 @@ fn files() -> Vec<Case> {
                 page.store(0, b'1');
                 // SAFETY: nobody stores there until the writes are over.
                 let bytes = unsafe { std::slice::from_raw_parts(page.address(), PAGE) };
-                ensure_eq!(coda_selftests::aio::write(&fd, bytes, 0)?, PAGE as i64);
-                if let Some(done) = coda_selftests::aio::uring_write(&fd, bytes, 2 * PAGE as u64)? {
+                ensure_eq!(aio::write(&fd, bytes, 0)?, PAGE as i64);
+                if let Some(done) = aio::uring_write(&fd, bytes, 2 * PAGE as u64)? {
                     ensure_eq!(done?, PAGE);
                     ensure_eq!(fs::read(behind.join("f"))?[2 * PAGE], b'1');
                 }
@@ -2015,13 +2017,13 @@ fn files() -> Vec<Case> {
                 ensure_eq!(uio::pread(&fd, &mut [0; 7], 0)?, 7);
                 let host = sys::open(&behind.join("f"), OFlag::O_RDONLY)?;
                 ensure_eq!(uio::pread(&host, &mut [0; 7], 0)?, 7);
-                let Some(there) = coda_selftests::aio::uring_needs_thread(&host)? else {
+                let Some(there) = aio::uring_needs_thread(&host)? else {
                     skip!("the kernel has no io_uring");
                 };
                 if there {
                     skip!("nor does the container's file system");
                 }
-                ensure_eq!(coda_selftests::aio::uring_needs_thread(&fd)?, Some(false));
+                ensure_eq!(aio::uring_needs_thread(&fd)?, Some(false));
                 Ok(())
             },
         )
