@@ -21,7 +21,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Barrier};
 
 /// Four pages, open for both, something done with the descriptor.
-fn on_fd(
+pub fn on_fd(
     name: &'static str,
     verdict: Verdict,
     what: &'static str,

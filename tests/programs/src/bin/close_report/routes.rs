@@ -3,6 +3,7 @@
 //! Less travelled roads: by which a file may change, or seem to.
 
 use crate::case::{CloseCase as C, RO, RW_CLEAN, RW_DIRTY, T, Verdict, WO_CLEAN, WO_DIRTY};
+use crate::maps::on_fd as open;
 use coda_selftests::aio::Pinned;
 use coda_selftests::map::{Map, PAGE};
 use coda_selftests::sys::{self, check, child};
@@ -20,26 +21,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// Four pages, open for both, something done, and this is what the close says.
-fn open(
-    name: &'static str,
-    verdict: Verdict,
-    what: &'static str,
-    act: impl Fn(&T<'_>, &OwnedFd) -> Result<()> + 'static,
-) -> C {
-    let word = match verdict {
-        Verdict::Modified => RW_DIRTY,
-        _ => RW_CLEAN,
-    };
-    C::new(name, verdict, what, move |t| {
-        t.make_pages(4)?;
-        let fd = t.rw()?;
-        act(t, &fd)?;
-        sys::close(fd)?;
-        t.expect(&[word])
-    })
-}
 
 /// Something is done with a shared mapping of all four pages.
 fn mapped(
