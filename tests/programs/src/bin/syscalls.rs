@@ -1774,7 +1774,7 @@ fn files() -> Vec<Case> {
                 Ok(())
             },
         )
-        .tag("io_uring_gone"),
+        .tag("ring"),
         case("mlock", "mlock(2) of a mapping", |_, here, behind| {
             fs::write(behind.join("f"), vec![b'o'; 4 * PAGE])?;
             let fd = sys::open(&here.join("f"), OFlag::O_RDWR)?;
@@ -1912,7 +1912,8 @@ fn files() -> Vec<Case> {
                 }
                 Ok(())
             },
-        ),
+        )
+        .tag("ring"),
         case(
             "o_direct",
             "O_DIRECT where the container's file system can",

@@ -209,7 +209,8 @@ pub fn cases() -> Vec<C> {
             ensure_eq!(done?, 5);
             ensure_eq!(&t.contents()?[10..15], b"async");
             Ok(())
-        }),
+        })
+        .tag("ring"),
         rw("splice_in", Modified, "splice(2) from a pipe", |t, fd| {
             let pipe = sys::pipe_with(b"spliced")?;
             ensure_eq!(sys::splice(&pipe, fd, 7).context("splice")?, 7);
@@ -289,7 +290,8 @@ pub fn cases() -> Vec<C> {
                     Some(Err(e)) => bail!("fallocate: {e}"),
                 }
             },
-        ),
+        )
+        .tag("ring"),
         rw("big_write", Modified, "write(2) of a megabyte", |t, fd| {
             sys::write(fd, &vec![b'b'; 1 << 20])?;
             ensure_eq!(t.contents()?.len(), 1 << 20);
