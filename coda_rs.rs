@@ -62,3 +62,9 @@ impl kernel::InPlaceModule for CodaModule {
         })
     }
 }
+
+/// What must not compile, a file at a time: see tests/misuse/.
+#[cfg(coda_rs_misuse)]
+mod misuse {
+    include!(env!("CODA_RS_MISUSE"));
+}

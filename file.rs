@@ -10,7 +10,7 @@ use crate::{
     upcall::{done, Close, Comm},
     vfs::{
         errno::EOPNOTSUPP,
-        file::{access, PinnedInode, ReadIo, SpliceRead, WriteIo, WriteKind},
+        file::{access, Opening, PinnedInode, ReadIo, SpliceRead, WriteIo, WriteKind},
         inode::mode,
         BackingFile, File, INode,
     },
@@ -98,7 +98,7 @@ fn access_flags(file_flags: u32) -> u32 {
 
 impl CodaFile {
     /// Opens the container. As `coda_open()`, but that errors are those of the cache manager.
-    pub(crate) fn open(inode: &INode<Coda>, file: &File<Coda>) -> Result<Self> {
+    pub(crate) fn open(inode: &INode<Coda>, file: &Opening<'_, Coda>) -> Result<Self> {
         let comm = comm(inode);
         let fid = inode.data().fid();
         let file_flags = file.flags();
@@ -209,7 +209,7 @@ pub(crate) fn read(file: &File<Coda>, io: ReadIo<'_>) -> Result<usize> {
 /// Writes to the container, with the inode locked. What comes of it is noted in `write_ended`, but
 /// for this: ext4 and tmpfs make a file longer by a write beyond its end of which they then find that
 /// there is nothing to write, as its memory is bad. Such a write fails.
-fn write_locked(this: &CodaFile, file: &File<Coda>, io: WriteIo<'_>) -> Result<usize> {
+fn write_locked(this: &CodaFile, file: &File<Coda>, io: WriteIo<'_, Coda>) -> Result<usize> {
     let size = this.container.size();
     let result = this.container.write(io);
     if result.is_err() && this.container.size() != size {
@@ -219,7 +219,7 @@ fn write_locked(this: &CodaFile, file: &File<Coda>, io: WriteIo<'_>) -> Result<u
 }
 
 /// As `coda_file_write_iter()`; what the container takes decides.
-pub(crate) fn write(file: &File<Coda>, io: WriteIo<'_>) -> Result<usize> {
+pub(crate) fn write(file: &File<Coda>, io: WriteIo<'_, Coda>) -> Result<usize> {
     let this = handle(file)?;
     let range = (io.count(), io.position());
     if io.is_nowait() {
@@ -290,9 +290,9 @@ pub(crate) fn fallocate(file: &File<Coda>, mode: i32, offset: i64, len: i64) -> 
     let count = usize::try_from(len).unwrap_or(usize::MAX);
     this.with_intent(file, (count, offset), WRITE, || {
         let inode = file.inode();
-        let _lock = inode.lock();
+        let lock = inode.lock();
         // Tells `OpenState` of a modification, by its hooks.
-        let result = this.container.fallocate(mode, offset, len);
+        let result = this.container.fallocate(file, &lock, (mode, offset, len));
         if result.is_ok() {
             this.container.copy_size(inode);
             inode.touch();

@@ -11,7 +11,7 @@ use crate::{
     psdev::Psdev,
     upcall::{done, Comm},
     vfs::{
-        file::{DirEmitter, ReadIo, SpliceRead, VmArea, WriteIo, WriteKind},
+        file::{DirEmitter, Opening, ReadIo, SpliceRead, VmArea, WriteIo, WriteKind},
         fs::{Refusal, StatFs},
         inode::{mode, InodeRef, RcuInode},
         sb::MountLink,
@@ -280,7 +280,7 @@ impl FileSystem for Coda {
         dir::readlink(inode, buffer)
     }
 
-    fn open(inode: &INode<Self>, file: &File<Self>) -> Result<CodaFile> {
+    fn open(inode: &INode<Self>, file: &Opening<'_, Self>) -> Result<CodaFile> {
         CodaFile::open(inode, file)
     }
 
@@ -288,7 +288,7 @@ impl FileSystem for Coda {
         file::read(file, io)
     }
 
-    fn write(file: &File<Self>, io: WriteIo<'_>) -> Result<usize> {
+    fn write(file: &File<Self>, io: WriteIo<'_, Self>) -> Result<usize> {
         file::write(file, io)
     }
 

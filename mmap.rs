@@ -39,7 +39,7 @@ impl BackingHooks for OpenState {
         self.doubt();
     }
 
-    fn page_mkwrite(fault: HostFault<'_, Self>) -> FaultCode {
+    fn page_mkwrite<'a>(fault: HostFault<'a, Self>) -> FaultCode<'a> {
         coda_page_mkwrite(fault)
     }
 }
@@ -48,7 +48,7 @@ impl BackingHooks for OpenState {
 ///
 /// The host decides whether it may. If so, the file is modified; where that is known already, it
 /// costs a load.
-fn coda_page_mkwrite(fault: HostFault<'_, OpenState>) -> FaultCode {
+fn coda_page_mkwrite<'a>(fault: HostFault<'a, OpenState>) -> FaultCode<'a> {
     match fault.chain() {
         Chained::Writable(open, code) => {
             // The tests' negative control: a module that sees the store and keeps it to itself.

@@ -74,6 +74,46 @@ module_build() {
 	! grep -qi '^warning\|[: ]warning:' "$to.log"
 }
 
+# What vfs/ is there to prevent does not compile, each for its own reason, which the
+# file says.  Kbuild compiles the one that does; the others take its command.
+misuse() {
+	local f wanted log to=$OUT/check/misuse command bad=0
+	rm -rf "$to" "$to.log"
+	mkdir -p "$to"
+	in_root "${KMAKE[@]}" -C "$KBUILD_DIR" "M=$TOP" "MO=$to" -j"$JOBS" \
+		"CODA_RS_MISUSE=$TOP/tests/misuse/compiles.rs" modules >"$to.log" 2>&1 || {
+		cat "$to.log"
+		return 1
+	}
+	command=$(sed -n 's/^savedcmd_coda_rs_crate\.o := //p' "$to/.coda_rs_crate.o.cmd" |
+		sed 's/ --out-dir [^ ]*//; s/ --emit=[^ ]*//g')
+	# shellcheck disable=SC2016 # the shells in there are to expand it
+	printf '%s\0' tests/misuse/*.rs | in_root xargs -0 -n 1 -P "$JOBS" bash -c '
+		cd "$2"
+		export RUSTC_BOOTSTRAP=1 CODA_RS_MISUSE=$1/$4
+		export CODA_RS_BINDINGS=$2/vfs/bindings_generated.rs CODA_RS_WIRE=$2/wire_generated.rs
+		name=${4##*/}
+		eval "$3 --emit=metadata=$name.rmeta" >"$name.log" 2>&1
+		echo "status $?" >>"$name.log"
+	' bash "$TOP" "$to" "$command" || true
+	for f in tests/misuse/*.rs; do
+		wanted=$(sed -n 's,^//~ ,,p' "$f")
+		log=$to/${f##*/}.log
+		case $wanted in
+		compiles) grep -qx 'status 0' "$log" && continue ;;
+		*?*)
+			grep -qx 'status 1' "$log" && grep -qF "$wanted" "$log" &&
+				! grep '^error' "$log" | grep -vF -e "$wanted" -e 'error: aborting due to' | grep -q . && continue
+			;;
+		esac
+		echo "$f: not as it says"
+		grep -E '^(error|warning|status)' "$log" || true
+		bad=1
+	done
+	rm -rf "$to"
+	return "$bad"
+}
+
 c_style() {
 	mapfile -t c < <(files '*.c' '*.h' | grep -v '^tests/')
 	[ ${#c[@]} -gt 0 ] || return 0
@@ -143,6 +183,7 @@ fi
 try "rustfmt: module" module_fmt --check
 try "clippy: module" module_build clippy CLIPPY=1
 try "warnings W-1: module" module_build W-1 W=1
+try "misuse of vfs does not compile" misuse
 try "checkpatch: C" c_style
 try "unsafe only in vfs" unsafe_gate
 try "vfs knows nothing of Coda" vfs_gate

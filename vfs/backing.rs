@@ -42,10 +42,10 @@
 use super::{
     bindings as helpers,
     errno::{ELOOP, EOPNOTSUPP},
-    file::{access, DirEmitter, File, ReadIo, SpliceRead, VmArea, WriteIo, WriteKind},
+    file::{access, DirEmitter, File, Opening, ReadIo, SpliceRead, VmArea, WriteIo, WriteKind},
     from_isize,
     fs::FileSystem,
-    inode::{mode, INode},
+    inode::{mode, INode, InodeLock},
     to_int,
 };
 use core::{marker::PhantomData, ptr::NonNull};
@@ -84,11 +84,16 @@ pub(crate) trait BackingHooks: Send + Sync + Sized + 'static {
 
     /// A fault for writing on a shared mapping: has to chain to the host, and may learn from what
     /// the host says. Must not sleep but in the host's handler.
-    fn page_mkwrite(fault: HostFault<'_, Self>) -> FaultCode;
+    fn page_mkwrite<'a>(fault: HostFault<'a, Self>) -> FaultCode<'a>;
 }
 
-/// What a fault handler returns: a set of `VM_FAULT_*`.
-pub(crate) struct FaultCode(bindings::vm_fault_t);
+/// What ties a [`HostFault`] to the [`FaultCode`] that comes of it: the lifetime of one call, which
+/// no other call's can be taken for.
+type ThisFault<'a> = PhantomData<fn(&'a ()) -> &'a ()>;
+
+/// What a fault handler returns: a set of `VM_FAULT_*`, which says what was done about this fault, and
+/// is no answer to another.
+pub(crate) struct FaultCode<'a>(bindings::vm_fault_t, ThisFault<'a>);
 
 /// A fault for writing, on its way to the host's handler.
 ///
@@ -101,6 +106,7 @@ pub(crate) struct HostFault<'a, H: BackingHooks> {
     host: HostHandler,
     state: NonNull<State<H>>,
     _life: PhantomData<&'a H>,
+    _this: ThisFault<'a>,
 }
 
 #[derive(Clone, Copy)]
@@ -122,9 +128,9 @@ enum HostHandler {
 pub(crate) enum Chained<'a, H> {
     /// The page is writable now, or about to be made so: there may be a store at any moment. The
     /// area is still locked, so the file and the owner's data are there.
-    Writable(&'a H, FaultCode),
+    Writable(&'a H, FaultCode<'a>),
     /// It is not. The area may be gone, and the file with it.
-    NotWritable(FaultCode),
+    NotWritable(FaultCode<'a>),
 }
 
 const VM_FAULT_SIGBUS: bindings::vm_fault_t = bindings::vm_fault_reason_VM_FAULT_SIGBUS;
@@ -199,14 +205,15 @@ impl<'a, H: BackingHooks> HostFault<'a, H> {
             }
         };
         if !writable {
-            return Chained::NotWritable(FaultCode(code));
+            return Chained::NotWritable(FaultCode(code, PhantomData));
         }
         // SAFETY: The handler kept the lock of the area: a `fault` or `huge_fault` since no bit of
         // `NOT_WRITABLE` is set, the others as the core counts on it. So the area still holds its
         // reference to the file, and the file its `State`. The core keeps
         // the lock until the handler that was given this `HostFault` returns, and `'a` does not
         // outlive that: see `State::detect`.
-        Chained::Writable(unsafe { &(*self.state.as_ptr()).hooks }, FaultCode(code))
+        let hooks = unsafe { &(*self.state.as_ptr()).hooks };
+        Chained::Writable(hooks, FaultCode(code, PhantomData))
     }
 }
 
@@ -678,6 +685,7 @@ impl<H: BackingHooks> State<H> {
             host,
             state: NonNull::from(state),
             _life: PhantomData,
+            _this: PhantomData,
         })
         .0
     }
@@ -791,7 +799,11 @@ impl<H: BackingHooks> BackingFile<H> {
     /// `ELOOP`: it is of the same file system as `user`, or on too high a stack of file systems.
     /// `EINVAL`: it is neither a regular file nor a directory, or one of huge pages, whose faults ask
     /// nobody.
-    pub(crate) fn open(user: &File<H::FileSystem>, host: &AnyFile, hooks: H) -> Result<Self> {
+    pub(crate) fn open(
+        user: &Opening<'_, H::FileSystem>,
+        host: &AnyFile,
+        hooks: H,
+    ) -> Result<Self> {
         let wanted = match user.flags() & access::O_ACCMODE {
             mode @ (access::O_WRONLY | access::O_RDWR) => mode,
             // With 3, the file is good for neither; `user` will not ask.
@@ -849,8 +861,7 @@ impl<H: BackingHooks> BackingFile<H> {
         const SHARED: bindings::fmode_t =
             helpers::vfs_consts_VFS_FMODE_NOWAIT | helpers::vfs_consts_VFS_FMODE_CAN_ODIRECT;
         if shares {
-            // SAFETY: Both files are alive; the user's is being opened, which lets `open` set its
-            // mode.
+            // SAFETY: Both files are alive; nobody else uses the user's yet, as it is being opened.
             unsafe { (*user.as_ptr()).f_mode |= (*file).f_mode & SHARED };
         }
         // INVARIANT: The state is attached, and the reference is ours.
@@ -990,7 +1001,7 @@ impl<H: BackingHooks> BackingFile<H> {
 
     /// Writes to the host's file. [`FileSystem::write_ended`] is called when it is done, which may be
     /// later, and is not called if the write was refused before it began.
-    pub(crate) fn write(&self, io: WriteIo<'_>) -> Result<usize> {
+    pub(crate) fn write(&self, io: WriteIo<'_, H::FileSystem>) -> Result<usize> {
         self.follow_direct(io.is_direct());
         let mut context = self.context(Some(Self::end_write));
         // SAFETY: By the invariants of `io`; the context is copied where it is needed for longer.
@@ -1043,11 +1054,22 @@ impl<H: BackingHooks> BackingFile<H> {
         to_result(unsafe { bindings::vfs_fsync(self.as_ptr(), datasync.into()) })
     }
 
-    /// Allocates or frees space of the host's file; [`BackingHooks::modified`] is called if that may
-    /// have changed it.
-    pub(crate) fn fallocate(&self, mode: i32, offset: i64, len: i64) -> Result {
-        // SAFETY: The file is alive.
-        to_result(unsafe { bindings::vfs_fallocate(self.as_ptr(), mode, offset, len) })
+    /// Allocates or frees space of the host's file, with the credentials that it was opened with;
+    /// [`BackingHooks::modified`] is called if that may have changed it. As a write does, it takes
+    /// set-id bits away from the user's file, whose lock the caller holds: else `EINVAL`.
+    pub(crate) fn fallocate(
+        &self,
+        user: &File<H::FileSystem>,
+        lock: &InodeLock<'_, H::FileSystem>,
+        (mode, offset, len): (i32, i64, i64),
+    ) -> Result {
+        if !lock.is_of(user.inode()) {
+            return Err(EINVAL);
+        }
+        // SAFETY: Both files are alive, and the inode of the user's is locked.
+        to_result(unsafe {
+            helpers::vfsh_backing_fallocate(user.as_ptr(), self.as_ptr(), mode, offset, len)
+        })
     }
 
     /// Whether the host's file is a directory.
@@ -1056,21 +1078,12 @@ impl<H: BackingHooks> BackingFile<H> {
         unsafe { u32::from((*(*self.as_ptr()).f_inode).i_mode) & mode::S_IFMT == mode::S_IFDIR }
     }
 
-    /// Lists the host's directory from the emitter's position on. The caller lets no two calls for
-    /// one backing file run side by side; if it does, they get each other's positions.
+    /// Lists the host's directory from the emitter's position on. May sleep; takes `f_pos_lock` of
+    /// the host's file, inside the user's.
     pub(crate) fn iterate(&self, emitter: &mut DirEmitter<'_>) -> Result {
-        // SAFETY: The file is alive and a directory, or the calls fail. Its position is a word that
-        // `iterate_dir` starts from, which is why it is set to the emitter's first.
-        unsafe {
-            let wanted = (*emitter.context).pos;
-            if (*self.as_ptr()).f_pos != wanted {
-                let at = bindings::vfs_llseek(self.as_ptr(), wanted, bindings::SEEK_SET as c_int);
-                if at < 0 {
-                    return Err(Error::from_errno(at as c_int));
-                }
-            }
-            to_result(bindings::iterate_dir(self.as_ptr(), emitter.context))
-        }
+        // SAFETY: The file is alive and a directory, or the call fails; it is ours alone, and the
+        // helper holds its lock, so two listings are one after the other, as hosts count on.
+        to_result(unsafe { helpers::vfsh_iterate_dir_at(self.as_ptr(), emitter.context) })
     }
 
     /// Reads from the host's file into kernel memory.

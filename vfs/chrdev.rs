@@ -107,6 +107,9 @@ impl<T: CharDevice> Drop for Nodes<T> {
 
 /// A registered family of character devices.
 ///
+/// It is to live as long as the module: dropping it earlier is a panic, since somebody may have a
+/// device open.
+///
 /// # Invariants
 ///
 /// `fops` is the table of the registered major number, embedded here: an open device's `f_op` leads
@@ -307,8 +310,9 @@ impl<T: CharDevice> Registration<T> {
 #[pinned_drop]
 impl<T: CharDevice> PinnedDrop for Registration<T> {
     fn drop(self: Pin<&mut Self>) {
+        super::assert_module_unused();
         // SAFETY: It is registered with these numbers and this name. No device is open: an open
-        // one holds a reference to the module.
+        // one holds a reference to the module, and that has none.
         unsafe {
             bindings::__unregister_chrdev(T::MAJOR, 0, T::MINORS, T::NAME.as_char_ptr());
         }

@@ -78,6 +78,32 @@ impl<T: FileSystem> File<T> {
     }
 }
 
+/// A file that is being opened: nobody else uses it yet.
+///
+/// # Invariants
+///
+/// The VFS has called `open` with the file, and that has not returned during `'a`.
+pub(crate) struct Opening<'a, T: FileSystem>(&'a File<T>);
+
+impl<T: FileSystem> Opening<'_, T> {
+    /// # Safety
+    ///
+    /// `ptr` is what the VFS passed to `open` of `T`, which does not return during `'a`.
+    pub(super) unsafe fn from_raw(ptr: *mut bindings::file) -> Self {
+        // SAFETY: The inode's tables are of `T`, and `private_data` is NULL.
+        // INVARIANT: The caller's promise.
+        Self(unsafe { File::from_raw(ptr) })
+    }
+}
+
+impl<T: FileSystem> core::ops::Deref for Opening<'_, T> {
+    type Target = File<T>;
+
+    fn deref(&self) -> &File<T> {
+        self.0
+    }
+}
+
 /// An inode that keeps its mount from going, by a reference to the path it was opened by.
 ///
 /// # Invariants
@@ -142,16 +168,17 @@ pub(crate) struct ReadIo<'a> {
 ///
 /// # Invariants
 ///
-/// Both pointers are those the VFS passed to `write_iter`, and valid during `'a`.
-pub(crate) struct WriteIo<'a> {
+/// Both pointers are those the VFS passed to `write_iter` of an open [`File<T>`], and valid during
+/// `'a`.
+pub(crate) struct WriteIo<'a, T: FileSystem> {
     pub(super) kiocb: *mut bindings::kiocb,
     pub(super) iter: *mut bindings::iov_iter,
-    pub(super) _life: PhantomData<&'a ()>,
+    pub(super) _life: PhantomData<&'a File<T>>,
 }
 
 macro_rules! impl_io {
-    ($io:ident) => {
-        impl $io<'_> {
+    ($io:ty $(, $t:ident)?) => {
+        impl $(<$t: FileSystem>)? $io {
             /// Where in the file it begins.
             pub(crate) fn position(&self) -> i64 {
                 // SAFETY: Valid by the type invariants.
@@ -181,8 +208,8 @@ macro_rules! impl_io {
         }
     };
 }
-impl_io!(ReadIo);
-impl_io!(WriteIo);
+impl_io!(ReadIo<'_>);
+impl_io!(WriteIo<'_, T>, T);
 
 /// What was asked of a write, beside the bytes: it tells what a failure leaves behind.
 #[derive(Clone, Copy, Default)]

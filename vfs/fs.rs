@@ -8,7 +8,7 @@
 use super::{
     bindings as helpers,
     dentry::{Dentry, Name},
-    file::{DirEmitter, File, ReadIo, SpliceRead, VmArea, WriteIo, WriteKind},
+    file::{DirEmitter, File, Opening, ReadIo, SpliceRead, VmArea, WriteIo, WriteKind},
     inode::{Attr, INode, InodeCache, InodeRef, RcuInode},
     ops::DentryOps,
     sb::{MountLink, SuperBlock, SuperInfo, SuperOps},
@@ -112,11 +112,11 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     fn forget(inode: &Self::Inode) -> bool;
 
     /// Opens a regular file or a directory.
-    fn open(inode: &INode<Self>, file: &File<Self>) -> Result<Self::Handle>;
+    fn open(inode: &INode<Self>, file: &Opening<'_, Self>) -> Result<Self::Handle>;
     /// Reads.
     fn read(file: &File<Self>, io: ReadIo<'_>) -> Result<usize>;
     /// Writes.
-    fn write(file: &File<Self>, io: WriteIo<'_>) -> Result<usize>;
+    fn write(file: &File<Self>, io: WriteIo<'_, Self>) -> Result<usize>;
     /// A write that was handed to a backing file ended: `result` is how. May run in a worker, after
     /// [`FileSystem::write`] returned.
     fn write_ended(file: &File<Self>, result: Result<usize>, kind: WriteKind);
@@ -140,7 +140,8 @@ type FsContext = helpers::fs_context;
 /// A registered file system type.
 ///
 /// It has to live in the module's own memory (in the type that `module!` names): lockdep wants the
-/// lock classes in `fs_type` to be static.
+/// lock classes in `fs_type` to be static. Dropping it before the module goes is a panic, since
+/// something may be mounted.
 ///
 /// # Invariants
 ///
@@ -437,8 +438,9 @@ impl<T: FileSystem> Registration<T> {
 #[pinned_drop]
 impl<T: FileSystem> PinnedDrop for Registration<T> {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: It is registered by the type invariants. The module's reference count is zero, so
-        // there is no super block. It cannot fail for a registered type.
+        super::assert_module_unused();
+        // SAFETY: It is registered by the type invariants. The module has no reference, so there is
+        // no super block. It cannot fail for a registered type.
         unsafe { bindings::unregister_filesystem(self.fs_type.get()) };
     }
 }

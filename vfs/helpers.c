@@ -125,11 +125,19 @@ void vfsh_inode_clear_nlink(struct inode *inode)
 	spin_unlock(&inode->i_lock);
 }
 
+/*
+ * Taking an inode out of the hash and putting it in again are two steps, each
+ * with the hash's own lock; two at a time would put it in twice.
+ */
+static DEFINE_SPINLOCK(vfsh_rehash_lock);
+
 void vfsh_inode_rehash(struct inode *inode, u64 hash)
 {
+	spin_lock(&vfsh_rehash_lock);
 	remove_inode_hash(inode);
 	inode->i_ino = hash;
 	__insert_inode_hash(inode, hash);
+	spin_unlock(&vfsh_rehash_lock);
 }
 
 void vfsh_inode_unhash(struct inode *inode)
@@ -372,6 +380,47 @@ void vfsh_file_set_direct(struct file *file, bool direct)
 void vfsh_init_sync_kiocb(struct kiocb *kiocb, struct file *file)
 {
 	init_sync_kiocb(kiocb, file);
+}
+
+int vfsh_backing_fallocate(struct file *user, struct file *file, int mode,
+			   loff_t offset, loff_t len)
+{
+	const struct cred *caller;
+	int ret;
+
+	ret = file_remove_privs(user);
+	if (ret)
+		return ret;
+	caller = override_creds(file->f_cred);
+	ret = vfs_fallocate(file, mode, offset, len);
+	revert_creds(caller);
+	return ret;
+}
+
+/*
+ * The lock is that of fdget_pos(), which is what makes a system call the only one
+ * that lists a file's directory: hosts keep a cursor with the file.  The reader
+ * holds the lock of the file that this one stands for.
+ */
+int vfsh_iterate_dir_at(struct file *file, struct dir_context *ctx)
+{
+	loff_t at = 0;
+	int ret;
+
+	mutex_lock_nested(&file->f_pos_lock, SINGLE_DEPTH_NESTING);
+	if (file->f_pos != ctx->pos)
+		at = vfs_llseek(file, ctx->pos, SEEK_SET);
+	ret = at < 0 ? at : iterate_dir(file, ctx);
+	mutex_unlock(&file->f_pos_lock);
+	return ret;
+}
+
+/* a module that is being loaded has a reference of the loader's */
+bool vfsh_module_in_use(struct module *mod)
+{
+	return mod->state == MODULE_STATE_LIVE ||
+	       (mod->state == MODULE_STATE_COMING &&
+		module_refcount(mod) > 1);
 }
 
 size_t vfsh_iov_iter_count(const struct iov_iter *iter)

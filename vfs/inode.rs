@@ -17,7 +17,11 @@ use core::{
     mem::{ManuallyDrop, MaybeUninit},
     ptr::NonNull,
 };
-use kernel::{bindings, prelude::*, types::Opaque};
+use kernel::{
+    bindings,
+    prelude::*,
+    types::{NotThreadSafe, Opaque},
+};
 
 /// The file type bits of a mode, and their values.
 pub(crate) mod mode {
@@ -379,13 +383,14 @@ impl<T: FileSystem> INode<T> {
     pub(crate) fn lock(&self) -> InodeLock<'_, T> {
         // SAFETY: The inode is alive; the guard releases the lock.
         unsafe { helpers::vfsh_inode_lock(self.as_ptr()) };
-        InodeLock(self)
+        InodeLock(self, NotThreadSafe)
     }
 
     /// The same, but `None` at once if somebody else has the lock.
     pub(crate) fn try_lock(&self) -> Option<InodeLock<'_, T>> {
         // SAFETY: The inode is alive; the guard releases the lock if it was taken.
-        unsafe { helpers::vfsh_inode_trylock(self.as_ptr()) }.then_some(InodeLock(self))
+        unsafe { helpers::vfsh_inode_trylock(self.as_ptr()) }
+            .then_some(InodeLock(self, NotThreadSafe))
     }
 
     /// Some dentry of the inode, if the dcache has one.
@@ -404,7 +409,8 @@ impl<T: FileSystem> INode<T> {
 
     /// Moves the inode to another place of the inode hash and gives it that number.
     pub(crate) fn rehash(&self, hash: u64) {
-        // SAFETY: The inode is alive; the hash has a lock of its own.
+        // SAFETY: The inode is alive and referenced, so nobody evicts it; the helper has a lock, so
+        // that it is not put into the hash twice.
         unsafe { helpers::vfsh_inode_rehash(self.as_ptr(), hash) };
     }
 
@@ -415,9 +421,16 @@ impl<T: FileSystem> INode<T> {
     }
 }
 
-/// Holds `i_rwsem` of an inode for writing.
+/// Holds `i_rwsem` of an inode for writing; whoever took it has to release it.
 #[must_use]
-pub(crate) struct InodeLock<'a, T: FileSystem>(&'a INode<T>);
+pub(crate) struct InodeLock<'a, T: FileSystem>(&'a INode<T>, NotThreadSafe);
+
+impl<T: FileSystem> InodeLock<'_, T> {
+    /// Whether it is that of `inode`.
+    pub(super) fn is_of(&self, inode: &INode<T>) -> bool {
+        core::ptr::eq(self.0, inode)
+    }
+}
 
 impl<T: FileSystem> Drop for InodeLock<'_, T> {
     fn drop(&mut self) {

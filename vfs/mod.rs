@@ -86,6 +86,18 @@ fn from_isize(ret: isize) -> Result<usize> {
     usize::try_from(ret).map_err(|_| Error::from_errno(ret as i32))
 }
 
+/// To be called before a registration goes whose users hold references to the module, and nothing
+/// else. Where that is while the module is in use, they would lose what they use.
+///
+/// # Panics
+///
+/// If the module is neither on its way out nor on its way in with no user yet.
+fn assert_module_unused() {
+    // SAFETY: The module is alive, as this code is.
+    let in_use = unsafe { bindings::vfsh_module_in_use(this_module().cast()) };
+    assert!(!in_use, "a registration is dropped under its users");
+}
+
 /// The `struct module` this code is linked into.
 fn this_module() -> *mut kernel::bindings::module {
     // The compiler takes issue with the empty structs in it; nothing of it is passed by value.

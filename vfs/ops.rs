@@ -11,7 +11,7 @@ use super::{
     bindings as helpers,
     dentry::{Dentry, Name},
     errno::ENAMETOOLONG,
-    file::{DirEmitter, File, ReadIo, SpliceRead, VmArea, WriteIo},
+    file::{DirEmitter, File, Opening, ReadIo, SpliceRead, VmArea, WriteIo},
     fs::FileSystem,
     inode::{Attr, INode, InodeRef, RcuInode},
     sb::SuperBlock,
@@ -83,9 +83,9 @@ impl<T: FileSystem> AnyOps<T> {
     ///
     /// Called by the VFS alone, as the operation of this name, with an object of this table.
     unsafe extern "C" fn open(inode: *mut inode, file: *mut bindings::file) -> c_int {
-        // SAFETY: Objects of this table; the file is being opened and nobody else's.
-        let (inode, this) = unsafe { (INode::<T>::from_raw(inode), File::<T>::from_raw(file)) };
-        to_int(T::open(inode, this).and_then(|handle| {
+        // SAFETY: Objects of this table; the file is being opened, by this call.
+        let (inode, this) = unsafe { (INode::<T>::from_raw(inode), Opening::from_raw(file)) };
+        to_int(T::open(inode, &this).and_then(|handle| {
             // If the allocation fails, the handle is dropped: the open is undone.
             let handle = KBox::new(handle, GFP_KERNEL)?;
             // SAFETY: `open` may set `private_data`; `release` takes it back.

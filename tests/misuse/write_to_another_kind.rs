@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: GPL-2.0
+//~ error[E0308]: mismatched types
+// When the write ends, its file is taken for one of the backing file's own file system.
+
+use crate::{
+    file::OpenState,
+    vfs::{file::WriteIo, BackingFile, FileSystem},
+};
+use kernel::error::Result;
+
+fn misuse<T: FileSystem>(file: &BackingFile<OpenState>, io: WriteIo<'_, T>) -> Result<usize> {
+    file.write(io)
+}
