@@ -42,6 +42,8 @@ struct State {
     flags: u32,
     /// What a user may do, as the cache manager said.
     permissions: Option<Permissions>,
+    /// How often that was forgotten.
+    forgotten: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -96,9 +98,18 @@ impl Cnode {
         })
     }
 
-    /// Remembers that `uid` may do all of `mask`.
-    pub(crate) fn permit(&self, uid: u32, mask: u32, epoch: i32) {
+    /// To be had before the cache manager is asked: see [`Cnode::permit`].
+    pub(crate) fn times_forgotten(&self) -> u32 {
+        self.state.lock().forgotten
+    }
+
+    /// Remembers that `uid` may do all of `mask`; but not if what is known was forgotten since the
+    /// cache manager was asked, as its answer may be older than the reason for that.
+    pub(crate) fn permit(&self, uid: u32, mask: u32, epoch: i32, forgotten: u32) {
         let mut state = self.state.lock();
+        if state.forgotten != forgotten {
+            return;
+        }
         let before = state
             .permissions
             .filter(|known| known.uid == uid && known.epoch == epoch)
@@ -112,7 +123,9 @@ impl Cnode {
 
     /// Forgets who may do what.
     pub(crate) fn forget_permissions(&self) {
-        self.state.lock().permissions = None;
+        let mut state = self.state.lock();
+        state.permissions = None;
+        state.forgotten = state.forgotten.wrapping_add(1);
     }
 }
 

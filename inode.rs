@@ -180,8 +180,9 @@ impl FileSystem for Coda {
         if cnode.is_permitted(uid, mask, epoch) {
             return Ok(());
         }
+        let forgotten = cnode.times_forgotten();
         comm.upcall(Message::access(&cnode.fid(), mask)?)?;
-        cnode.permit(uid, mask, epoch);
+        cnode.permit(uid, mask, epoch, forgotten);
         Ok(())
     }
 

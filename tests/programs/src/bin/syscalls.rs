@@ -512,6 +512,65 @@ fn permissions() -> Vec<Case> {
             },
         ),
         case(
+            "chmod_beats_an_answer",
+            "what the cache manager said before a chmod(2) does not count after it",
+            |ctx, here, behind| {
+                let fixture = ctx.fixture();
+                fs::write(behind.join("f"), b"")?;
+                fs::set_permissions(behind.join("f"), fs::Permissions::from_mode(0o666))?;
+                let path = here.join("f");
+                let fid = fixture.fid(&format!("{}/f", ctx.name))?;
+                let asks = || {
+                    child(|_| {
+                        become_user(1000)?;
+                        Ok(access(&path, AccessFlags::W_OK)?)
+                    })
+                };
+                let answer = Rule::on("ACCESS").fid(&fid).once().with("late", true);
+                let held = fixture.rule(answer.with("hold", true))?;
+                let first = asks()?;
+                fixture.wait_rule(held, 1)?;
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+                fixture.release(held)?;
+                first.succeed()?;
+                as_user(1000, || {
+                    ensure_eq!(access(&path, AccessFlags::W_OK), Err(Errno::EACCES));
+                    Ok(())
+                })
+            },
+        )
+        .tag("late_answer"),
+        case(
+            "set_id_bits_go",
+            "a write and a fallocate(2) by somebody take set-id bits away",
+            |_, here, behind| {
+                fs::set_permissions(here, fs::Permissions::from_mode(0o777))?;
+                for name in ["write", "fallocate"] {
+                    let there = behind.join(name);
+                    fs::write(&there, b"")?;
+                    nix::unistd::chown(&there, Some(Uid::from_raw(1000)), None)?;
+                    fs::set_permissions(&there, fs::Permissions::from_mode(0o6755))?;
+                    let path = here.join(name);
+                    as_user(1000, || {
+                        let fd = sys::open(&path, OFlag::O_WRONLY)?;
+                        if name == "write" {
+                            return sys::write(&fd, b"x");
+                        }
+                        match sys::fallocate(&fd, 0, 0, 100) {
+                            Ok(()) | Err(Errno::EOPNOTSUPP) => Ok(()),
+                            Err(e) => bail!("fallocate: {e}"),
+                        }
+                    })?;
+                    if fs::metadata(&there)?.len() > 0 {
+                        ensure_eq!(fs::metadata(&there)?.mode() & 0o7777, 0o755, "{name}");
+                        ensure_eq!(fs::metadata(&path)?.mode() & 0o7777, 0o755, "{name}");
+                    }
+                }
+                Ok(())
+            },
+        )
+        .tag("set_id"),
+        case(
             "directory_search",
             "a directory that may not be searched",
             |_, here, behind| {
