@@ -1,6 +1,6 @@
 #!/bin/bash
 # Builds the module against a prepared kernel into out/<release>.
-# usage: build-module.sh [stock|debug] [make arguments...]
+# usage: build-module.sh [stock|debug|kcsan] [make arguments...]
 # CODA_RS_VARIANT=disarmed in the environment builds the negative control of the
 # tests into out/<release>-disarmed.
 . "$(dirname "$0")/lib.sh"
@@ -15,15 +15,18 @@ stock)
 	to=$OUT/$REL
 	make=("${KMAKE[@]}")
 	;;
-debug)
-	build=$IN_CACHE/debug/build
-	to=$OUT/$REL-debug
+debug | kcsan)
+	build=$IN_CACHE/$kind/build
+	to=$OUT/$REL-$kind
 	make=(make LLVM=1)
 	;;
-*) die "build-module.sh: stock or debug." ;;
+*) die "build-module.sh: stock, debug or kcsan." ;;
 esac
 [ -z "$variant" ] || to+=-$variant
 mkdir -p "$to"
 in_root "${make[@]}" -C "$build" "M=$TOP" "MO=$to" -j"$JOBS" \
 	${variant:+"CODA_RS_VARIANT=$variant"} modules "$@"
+# The kernel's flags have to have got through to the compiler of Rust.
+[ "$kind" != kcsan ] || in_root nm "$to/coda_rs_crate.o" | grep -c ' __tsan_write' >/dev/null ||
+	die "the module for the kernel with KCSAN has no instrumentation."
 [ -s "$to/coda_rs.ko" ] || die "the build left no coda_rs.ko in $to."

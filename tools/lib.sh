@@ -8,6 +8,7 @@
 #     kernel/      linux-source, a prepared build directory, the stock image
 #     guest/       the guest's root file system and first stage
 #     debug/       the kernel with KUnit, KASAN and lockdep
+#     kcsan/       the kernel with KCSAN
 #     cargo/       crates and the target directory of tests/
 # Everything there is made under another name and renamed when it is complete,
 # so that an interrupted run is simply run again.

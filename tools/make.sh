@@ -38,7 +38,8 @@ help)
 		make shell          a shell in the guest, with /coda mounted
 		make test           all tests: the stock kernel, the controls, the debug kernel,
 		                    and what C's module does, compared
-		make test-long      the same with 100,000 random operations to compare
+		make test-long      the same with 100,000 random operations to compare, an hour of storm
+		                    on each kernel, and one with KCSAN (three hours)
 		make check          formatting, lints, warnings, and the rules of the tree
 		make fmt            formats all Rust
 		make clean          removes out/

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Brings the cache up to what is needed: prepare.sh [guest] [debug].  The build
+# Brings the cache up to what is needed: prepare.sh [guest] [debug] [kcsan].  The build
 # root and the stock kernel always; without anything to do it is quick and uses
 # no network.
 . "$(dirname "$0")/lib.sh"
@@ -14,5 +14,8 @@ fi
 bash "$TOP/tools/prepare-root.sh" 9>&-
 bash "$TOP/tools/prepare-kernel.sh" 9>&-
 for what; do
-	bash "$TOP/tools/prepare-$what.sh" 9>&-
+	case $what in
+	guest) bash "$TOP/tools/prepare-guest.sh" 9>&- ;;
+	*) bash "$TOP/tools/prepare-debug.sh" "$what" 9>&- ;;
+	esac
 done

@@ -6,7 +6,7 @@
 long=${1:-}
 tools=$TOP/tools
 
-bash "$tools/prepare.sh" guest debug
+bash "$tools/prepare.sh" guest debug ${long:+kcsan}
 load_facts
 step "$OUT/logs/$DIST/module.log" "Building coda_rs.ko for $REL" \
 	bash "$tools/build-module.sh"
@@ -14,6 +14,8 @@ CODA_RS_VARIANT=disarmed step "$OUT/logs/$DIST/module-disarmed.log" "Building it
 	bash "$tools/build-module.sh"
 step "$OUT/logs/$DIST/module-debug.log" "Building it for the debug kernel" \
 	bash "$tools/build-module.sh" debug
+[ -z "$long" ] || step "$OUT/logs/$DIST/module-kcsan.log" "Building it for the kernel with KCSAN" \
+	bash "$tools/build-module.sh" kcsan
 bash "$tools/build-tests.sh"
 
 passed=0 failed=0 skipped=0
@@ -34,19 +36,29 @@ boot() {
 	mv "$state/$name.rc.tmp" "$state/$name.rc"
 }
 
+# again: what failed is said where it happened, and once more at the end, since the
+# end is all that is left of some logs.
+again() {
+	tee -a "$state/failures"
+}
+
 # count FILE: adds the cases of FILE, and prints those that are not plainly good.
 count() {
 	local p f s
 	awk -f "$tools/ktap.awk" "$1" >"$state/counts"
 	read -r p f s < <(tail -n 1 "$state/counts")
 	sed '$d' "$state/counts" | while read -r line; do
-		echo "    $line"
 		case $line in
 		"failed: not ok "*)
 			# What the case itself says about it.
 			read -r _ _ _ _ name _ <<<"$line"
-			grep -aE "^[# ]*$name: " "$1" | head -n 4 | tr -d '\r' | sed 's/^[# ]*/        /' || true
+			{
+				echo "    $line"
+				grep -aE "^[# ]*$name: " "$1" | head -n 4 | tr -d '\r' | sed 's/^[# ]*/        /' || true
+			} | again
 			;;
+		failed:*) echo "    $line" | again ;;
+		*) echo "    $line" ;;
 		esac
 	done
 	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
@@ -61,7 +73,7 @@ good() {
 }
 wrong() {
 	failed=$((failed + 1))
-	echo "    FAILED: $1"
+	echo "    FAILED: $1" | again
 }
 
 # The C module has to come to grief: the case fails or, if it is one that takes
@@ -89,6 +101,7 @@ report_fault() {
 report() {
 	local name=$1 title=$2 rc took counted=0 bad=0
 	read -r rc took <"$state/$name.rc"
+	echo "$title:" >>"$state/failures"
 	case $name in
 	model)
 		echo "==> $title ($(mmss "$took"))"
@@ -108,13 +121,22 @@ report() {
 		mv "$state/$name.rest" "$state/$name.out"
 	fi
 	case $name in
+	storm-*)
+		# How much was judged.
+		sed -n 's/^[# ]*# \([a-z0-9]*\.[a-z]*: {\)/    \1/p' "$state/$name.out" | tr -d '\r'
+		count "$state/$name.out" "cases"
+		;;
 	# These have only something to be compared.
 	diff-*) grep '^# ' "$state/$name.out" | tr -d '\r' | sed 's/^# /    /' || true ;;
 	*)
 		count "$state/$name.out" "cases"
-		[ "$counted" -gt 0 ] || wrong "it reported no case at all"
 		;;
 	esac
+	case $name in
+	diff-*) ;;
+	*) [ "$counted" -gt 0 ] || wrong "it reported no case at all" ;;
+	esac
+	grep -a '^# KCSAN: ' "$state/$name.out" | tr -d '\r' | sed 's/^# /    /' || true
 	case $rc in
 	0)
 		# Of the C module neither is asked.
@@ -125,13 +147,13 @@ report() {
 		;;
 	70)
 		wrong "the kernel log, or the unloading, is at fault"
-		sed -n '/^kernel log check:/,$p' "$state/$name.out" | head -n 60 | sed 's/^/      /'
+		sed -n '/^kernel log check:/,$p' "$state/$name.out" | head -n 60 | sed 's/^/      /' | again
 		;;
 	*)
 		# The cases that failed have been counted; a run that broke off has none.
 		if [ "$rc" -eq 71 ] || [ "$bad" -eq 0 ]; then
 			wrong "the run ended with status $rc"
-			tail -n 30 "$state/$name.out" "$state/$name.err" | sed 's/^/      /'
+			tail -n 30 "$state/$name.out" "$state/$name.err" | sed 's/^/      /' | again
 		fi
 		;;
 	esac
@@ -161,7 +183,7 @@ report_kunit() {
 			if ($i == "failed" || $i == "crashed" || $i == "errors") f += $(i + 1)
 		} } END { print p + 0, f + 0, s + 0 }' "$state/kunit.txt")
 	if [ "$f" -gt 0 ]; then
-		sed 's/^\[[0-9:]*\] /      /' "$state/kunit.txt" | head -n 120
+		sed 's/^\[[0-9:]*\] /      /' "$state/kunit.txt" | head -n 120 | again
 	else
 		grep -E '\[SKIPPED\]' "$state/kunit.txt" | sed 's/^\[[0-9:]*\] /    /' || true
 	fi
@@ -283,6 +305,19 @@ done <<-END
 	7 case debug syscalls tmpfs.no_stray_bytes
 	12 case icount psdev outstanding.cost_of_a_reply
 END
+if [ -n "$long" ]; then
+	# An hour of storm on each kernel; half of the file systems are not there on two.
+	start storm-stock "an hour of storm on the stock kernel" --module "$stock" --timeout 6000 \
+		--env CODA_TESTS=storm --env CODA_STORM=450 -- "$main" test
+	start storm-debug "an hour of storm on the debug kernel" --kernel debug \
+		--module "$OUT/$REL-debug/coda_rs.ko" --timeout 6000 \
+		--env CODA_TESTS=storm --env CODA_STORM=900 -- "$main" debug
+	start storm-kcsan "an hour of storm on the kernel with KCSAN" --kernel kcsan \
+		--module "$OUT/$REL-kcsan/coda_rs.ko" --timeout 6000 \
+		--env CODA_TESTS=storm --env CODA_STORM=900 -- "$main" debug
+	start kcsan "coda_rs on the kernel with KCSAN" --kernel kcsan \
+		--module "$OUT/$REL-kcsan/coda_rs.ko" --timeout 4000 -- "$main" debug
+fi
 wait_until_left 0
 wait
 
@@ -298,6 +333,7 @@ assemble() { # TO DIFF SELFTESTS
 assemble c diff-c control-c
 assemble ours diff-ours test
 echo "==> C's module and ours, compared (what each did is in out/results/$DIST)"
+echo "C's module and ours, compared:" >>"$state/failures"
 in_root "$OUT/tests/$DIST/bin/codadiff" compare "$results/c" "$results/ours" \
 	--table "$TOP/Documentation/differences.md" >"$results/compare" 2>&1 || rc=$?
 grep -E '^# .*(known, | times: |: [0-9]+ (calls|objects|upcalls|cases)| lines of trace)|not seen' "$results/compare" | sed 's/^# /    /'
@@ -306,11 +342,17 @@ case ${rc:-0} in
 0 | 1) [ "$counted" -gt 0 ] || wrong "nothing was compared" ;;
 *)
 	wrong "the comparison ended with status $rc"
-	tail -n 5 "$results/compare" | sed 's/^/      /'
+	tail -n 5 "$results/compare" | sed 's/^/      /' | again
 	;;
 esac
 
 echo
+if [ "$failed" -gt 0 ]; then
+	echo "What failed:"
+	# A title that nothing follows is none's.
+	awk '/^ / { if (title) print title; title = ""; print; next } { title = $0 }' "$state/failures"
+	echo
+fi
 if [ "$skipped" -gt 0 ]; then
 	echo "$passed passed, $failed failed, $skipped skipped"
 else
