@@ -388,9 +388,9 @@ impl<T: FileSystem> INode<T> {
 
     /// The same, but `None` at once if somebody else has the lock.
     pub(crate) fn try_lock(&self) -> Option<InodeLock<'_, T>> {
-        // SAFETY: The inode is alive; the guard releases the lock if it was taken.
+        // SAFETY: The inode is alive; a guard, which releases the lock, is made only if it was taken.
         unsafe { helpers::vfsh_inode_trylock(self.as_ptr()) }
-            .then_some(InodeLock(self, NotThreadSafe))
+            .then(|| InodeLock(self, NotThreadSafe))
     }
 
     /// Some dentry of the inode, if the dcache has one.

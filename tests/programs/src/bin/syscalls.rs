@@ -18,6 +18,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, lstat, mknod, stat};
 use nix::sys::statfs::statfs;
 use nix::sys::uio;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{AccessFlags, Gid, Uid, access, linkat, mkdir, setresgid, setresuid, symlinkat};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -562,8 +563,9 @@ fn permissions() -> Vec<Case> {
                         }
                     })?;
                     if fs::metadata(&there)?.len() > 0 {
-                        ensure_eq!(fs::metadata(&there)?.mode() & 0o7777, 0o755, "{name}");
-                        ensure_eq!(fs::metadata(&path)?.mode() & 0o7777, 0o755, "{name}");
+                        let mode = |path| fs::metadata(path).map(|m| m.mode() & 0o7777);
+                        ensure_eq!(mode(&there)?, 0o755, "{name}, in the container");
+                        ensure_eq!(mode(&path)?, 0o755, "{name}, in the mount");
                     }
                 }
                 Ok(())
@@ -2068,6 +2070,43 @@ fn files() -> Vec<Case> {
                 Ok(())
             },
         ),
+        case(
+            "nowait_locked",
+            "RWF_NOWAIT of a file that somebody else has locked, who keeps the lock",
+            |ctx, here, behind| {
+                let fixture = ctx.fixture();
+                fs::write(behind.join("f"), vec![b'n'; PAGE])?;
+                let host = sys::open(&behind.join("f"), OFlag::O_RDWR)?;
+                if sys::pwritev2(&host, b"n", 1, libc::RWF_NOWAIT) == Err(Errno::EOPNOTSUPP) {
+                    skip!("the container's file system has no RWF_NOWAIT");
+                }
+                let path = here.join("f");
+                let fd = sys::open(&path, OFlag::O_RDWR)?;
+                ensure_eq!(uio::pwrite(&fd, b"n", 0)?, 1);
+                let held = fixture.rule(Rule::on("SETATTR").once().with("hold", true))?;
+                let locker = child(|_| {
+                    Ok(fs::set_permissions(
+                        &path,
+                        fs::Permissions::from_mode(0o600),
+                    )?)
+                })?;
+                fixture.wait_rule(held, 1)?;
+                for _ in 0..3 {
+                    let refused = sys::pwritev2(&fd, b"now", 1, libc::RWF_NOWAIT);
+                    ensure_eq!(refused, Err(Errno::EAGAIN));
+                }
+                let writer = child(|_| sys::write(&fd, b"later"))?;
+                std::thread::sleep(std::time::Duration::from_millis(300));
+                let waits = waitpid(writer.pid, Some(WaitPidFlag::WNOHANG))?;
+                ensure_eq!(waits, WaitStatus::StillAlive);
+                fixture.release(held)?;
+                locker.succeed()?;
+                writer.succeed()?;
+                ensure_eq!(&fs::read(behind.join("f"))?[..5], b"later");
+                Ok(())
+            },
+        )
+        .tag("nowait_locked"),
         case(
             "uring_inline",
             "io_uring reads what is cached without a thread of its own",
