@@ -293,8 +293,9 @@ pub(crate) fn fallocate(file: &File<Coda>, mode: i32, offset: i64, len: i64) -> 
         let lock = inode.lock();
         // Tells `OpenState` of a modification, by its hooks.
         let result = this.container.fallocate(file, &lock, (mode, offset, len));
+        // A host that runs out of space keeps what it has got.
+        this.container.copy_size(inode);
         if result.is_ok() {
-            this.container.copy_size(inode);
             inode.touch();
         }
         result

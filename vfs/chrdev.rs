@@ -310,11 +310,11 @@ impl<T: CharDevice> Registration<T> {
 #[pinned_drop]
 impl<T: CharDevice> PinnedDrop for Registration<T> {
     fn drop(self: Pin<&mut Self>) {
-        super::assert_module_unused();
-        // SAFETY: It is registered with these numbers and this name. No device is open: an open
-        // one holds a reference to the module, and that has none.
+        // SAFETY: It is registered with these numbers and this name.
         unsafe {
             bindings::__unregister_chrdev(T::MAJOR, 0, T::MINORS, T::NAME.as_char_ptr());
         }
+        // An open device has the table that goes now, and holds a reference to the module.
+        super::assert_module_unused();
     }
 }

@@ -438,10 +438,11 @@ impl<T: FileSystem> Registration<T> {
 #[pinned_drop]
 impl<T: FileSystem> PinnedDrop for Registration<T> {
     fn drop(self: Pin<&mut Self>) {
-        super::assert_module_unused();
-        // SAFETY: It is registered by the type invariants. The module has no reference, so there is
-        // no super block. It cannot fail for a registered type.
+        // SAFETY: It is registered by the type invariants. It cannot fail for a registered type.
         unsafe { bindings::unregister_filesystem(self.fs_type.get()) };
+        // A super block, and a mount that is being prepared, use what goes now, and hold a reference
+        // to the module.
+        super::assert_module_unused();
     }
 }
 

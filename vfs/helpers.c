@@ -142,7 +142,9 @@ void vfsh_inode_rehash(struct inode *inode, u64 hash)
 
 void vfsh_inode_unhash(struct inode *inode)
 {
+	spin_lock(&vfsh_rehash_lock);
 	remove_inode_hash(inode);
+	spin_unlock(&vfsh_rehash_lock);
 }
 
 bool vfsh_inode_is_new(struct inode *inode)
@@ -415,12 +417,15 @@ int vfsh_iterate_dir_at(struct file *file, struct dir_context *ctx)
 	return ret;
 }
 
-/* a module that is being loaded has a reference of the loader's */
+/*
+ * A module that is being loaded has a reference of the loader's.  One that goes
+ * has none, unless it is forced to.
+ */
 bool vfsh_module_in_use(struct module *mod)
 {
-	return mod->state == MODULE_STATE_LIVE ||
-	       (mod->state == MODULE_STATE_COMING &&
-		module_refcount(mod) > 1);
+	int loader = mod->state == MODULE_STATE_COMING;
+
+	return mod->state == MODULE_STATE_LIVE || module_refcount(mod) > loader;
 }
 
 size_t vfsh_iov_iter_count(const struct iov_iter *iter)

@@ -86,12 +86,14 @@ fn from_isize(ret: isize) -> Result<usize> {
     usize::try_from(ret).map_err(|_| Error::from_errno(ret as i32))
 }
 
-/// To be called before a registration goes whose users hold references to the module, and nothing
-/// else. Where that is while the module is in use, they would lose what they use.
+/// To be called when nobody can become a user of a registration any more, and before it goes: its
+/// users hold references to the module, and to nothing else. Where there are some, they would lose
+/// what they use.
 ///
 /// # Panics
 ///
-/// If the module is neither on its way out nor on its way in with no user yet.
+/// If somebody uses the module, though it be forced out (`rmmod -f`), or about to fail to load; or if
+/// it is neither on its way out nor on its way in.
 fn assert_module_unused() {
     // SAFETY: The module is alive, as this code is.
     let in_use = unsafe { bindings::vfsh_module_in_use(this_module().cast()) };

@@ -7,7 +7,7 @@ use crate::{
     vfs::backing::{Chained, FaultCode, HostFault},
 };
 
-fn misuse<'a, 'b>(
+fn misuse<'a, 'b: 'a>(
     fault: HostFault<'a, OpenState>,
     other: HostFault<'b, OpenState>,
 ) -> FaultCode<'a> {
