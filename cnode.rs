@@ -98,7 +98,8 @@ impl Cnode {
         })
     }
 
-    /// To be had before the cache manager is asked: see [`Cnode::permit`].
+    /// To be had before the cache manager is asked: see [`Cnode::permit`]. Attributes that were changed
+    /// count, too.
     pub(crate) fn times_forgotten(&self) -> u32 {
         self.state.lock().forgotten
     }

@@ -60,7 +60,7 @@ fn revalidate(inode: &INode<Coda>) -> Result {
     }
     // Before asking: what a downcall marks from now on has to be asked for again.
     let flags = cnode.take_flags();
-    let fid = cnode.fid();
+    let (fid, forgotten) = (cnode.fid(), cnode.times_forgotten());
     let attr = cnode::ask_attr(comm(inode), &fid).map_err(|_| {
         cnode.flag(flags);
         EIO
@@ -73,7 +73,14 @@ fn revalidate(inode: &INode<Coda>) -> Result {
         cnode.flag(flags | cnode::PURGE);
         return Err(EIO);
     }
-    inode.set_attr(&attr);
+    // Somebody has changed them meanwhile: this may be what they were before, or are now.
+    let changed = || cnode.times_forgotten() != forgotten;
+    if !changed() {
+        inode.set_attr(&attr);
+    }
+    if changed() {
+        cnode.flag(cnode::VATTR);
+    }
     if cnode.fid() != fid {
         // It was replaced meanwhile.
         cnode.flag(flags);
@@ -203,9 +210,17 @@ impl FileSystem for Coda {
         if let Some(truncation) = truncation {
             truncation.over(done(&answer));
         }
+        let changed = done(&answer);
+        if changed == Some(true) {
+            inode.set_attr(attr);
+        }
+        if changed != Some(false) {
+            cnode.forget_permissions();
+        }
+        if changed.is_none() {
+            cnode.flag(cnode::VATTR);
+        }
         answer?;
-        inode.set_attr(attr);
-        cnode.forget_permissions();
         Ok(())
     }
 
