@@ -104,24 +104,26 @@ pub fn uring_read(
 
 /// Whether io_uring needs a thread to read the beginning of a file; `None`
 /// where the kernel has no io_uring to offer.
+///
+/// What it would hand to a thread it refuses when told not to wait. The threads
+/// themselves are no good as a sign: they come late, stay, and may go at any time.
 pub fn uring_needs_thread(fd: &OwnedFd) -> Result<Option<bool>> {
-    let threads = || -> Result<usize> {
-        let mut count = 0;
-        for task in std::fs::read_dir("/proc/self/task")? {
-            let name = std::fs::read_to_string(task?.path().join("comm"))?;
-            count += usize::from(name.starts_with("iou-wrk"));
+    let mut bytes = [0_u8; 7];
+    let read = opcode::Read::new(
+        types::Fd(fd.as_raw_fd()),
+        bytes.as_mut_ptr(),
+        bytes.len() as u32,
+    )
+    .rw_flags(libc::RWF_NOWAIT);
+    match result(uring(&read.build())?)? {
+        None => Ok(None),
+        Some(Ok(n)) => {
+            ensure!(n == bytes.len(), "a short read");
+            Ok(Some(false))
         }
-        Ok(count)
-    };
-    let before = threads()?;
-    let read = uring_read(fd, &mut [0; 7], 0)?;
-    // One that was needed stays for some seconds.
-    let after = threads()?;
-    read.map(|n| {
-        ensure!(n? == 7, "a short read");
-        Ok(after > before)
-    })
-    .transpose()
+        Some(Err(Errno::EAGAIN | Errno::EOPNOTSUPP)) => Ok(Some(true)),
+        Some(Err(e)) => Err(e).context("a read by io_uring"),
+    }
 }
 
 /// One fallocate by io_uring.
