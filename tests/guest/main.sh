@@ -35,6 +35,8 @@ kselftests() {
 	for t in $CODA_TESTS; do
 		args+=(-t "coda_rs:$t")
 	done
+	# Each program has half an hour (tests/settings), if nobody knows better.
+	[ -z "${CODA_TEST_TIMEOUT:-}" ] || args+=(-o "$CODA_TEST_TIMEOUT")
 	cd "$top/kselftest" && ./run_kselftest.sh "${args[@]}"
 }
 
