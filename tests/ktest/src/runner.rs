@@ -2,7 +2,7 @@
 
 //! Running cases and saying so in KTAP.
 
-use crate::{Control, Event, Expectation, Fixture, Spec, Watch, patience};
+use crate::{Control, Expectation, Fixture, Spec, Watch, patience};
 use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
@@ -432,9 +432,15 @@ fn tidy(fixture: &Fixture, case: &Case, known: &mut Value, failed: bool) -> Resu
 
 const TIMED_OUT: &str = "timed out";
 
-fn surplus_closes(events: &[Event]) -> usize {
-    let bad = |e: &&Event| e.is_reply("CLOSE") && e.number("result") == Some(9);
-    events.iter().filter(bad).count()
+/// The closes that had no open.
+fn surplus_closes(mut watch: Watch) -> Result<usize> {
+    let mut surplus = 0;
+    while let Some(event) = watch.read()? {
+        if event.is_reply("CLOSE") && event.number("result") == Some(9) {
+            surplus += 1;
+        }
+    }
+    Ok(surplus)
 }
 
 fn run_case(
@@ -455,7 +461,7 @@ fn run_in_child(
     rows: &mut Vec<Row>,
     hopeless: bool,
 ) -> Result<Outcome> {
-    let mut watch = match fixture {
+    let watch = match fixture {
         Some(f) => f.watch()?,
         None => Watch::new(std::path::Path::new("/dev/null"))?,
     };
@@ -545,7 +551,7 @@ fn run_in_child(
                 );
             }
             let result = complete(&message).context("the case died without a word")?;
-            let surplus = surplus_closes(watch.update()?);
+            let surplus = surplus_closes(watch)?;
             if let Some(got) = result["rows"].as_array() {
                 rows.extend(got.iter().cloned());
             }

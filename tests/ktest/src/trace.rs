@@ -5,7 +5,7 @@
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -43,7 +43,8 @@ impl Event {
 /// Follows a trace from a certain point on.
 pub struct Watch {
     path: PathBuf,
-    file: File,
+    file: BufReader<File>,
+    /// The beginning of a line whose end was not there yet.
     partial: Vec<u8>,
     /// All that has been seen so far.
     pub events: Vec<Event>,
@@ -56,22 +57,30 @@ impl Watch {
         file.seek(SeekFrom::End(0))?;
         Ok(Watch {
             path: path.to_owned(),
-            file,
+            file: BufReader::new(file),
             partial: Vec::new(),
             events: Vec::new(),
         })
     }
 
-    /// Reads what is new.
+    /// Reads what is new, and keeps it.
     pub fn update(&mut self) -> Result<&[Event]> {
-        self.file.read_to_end(&mut self.partial)?;
-        while let Some(end) = self.partial.iter().position(|&b| b == b'\n') {
-            let line: Vec<u8> = self.partial.drain(..=end).collect();
-            let value = serde_json::from_slice(&line)
-                .with_context(|| format!("{}: bad line", self.path.display()))?;
-            self.events.push(Event(value));
+        while let Some(event) = self.read()? {
+            self.events.push(event);
         }
         Ok(&self.events)
+    }
+
+    /// Reads the next event, if it is there, and does not keep it: there may be millions.
+    pub fn read(&mut self) -> Result<Option<Event>> {
+        self.file.read_until(b'\n', &mut self.partial)?;
+        if !self.partial.ends_with(b"\n") {
+            return Ok(None);
+        }
+        let value = serde_json::from_slice(&self.partial)
+            .with_context(|| format!("{}: bad line", self.path.display()))?;
+        self.partial.clear();
+        Ok(Some(Event(value)))
     }
 
     /// Waits until the events fulfil a condition.
