@@ -102,12 +102,16 @@ printf 'cd /opt/coda\nexec' >"$stage/command.sh"
 printf ' %q' "$@" >>"$stage/command.sh"
 echo >>"$stage/command.sh"
 
-# Fresh container file systems each time; made here, where it is fast.
+# Fresh container file systems each time; made here, where it is fast. ext4 lists names in the
+# order of their hashes, which is to be the same in each boot.
 in_root sh -e -c '
 	mksquashfs "$1/payload" "$1/payload.squashfs" -noappend -no-progress -all-root -noI -noD -noF -noX
 	for fs in $2; do
 		truncate -s 512M "$1/$fs.img"
-		"mkfs.$fs" -q "$1/$fs.img"
+		case $fs in
+		ext4) mkfs.ext4 -q -E hash_seed=636f6461-5f72-7320-7465-737473000000 "$1/$fs.img" ;;
+		*) "mkfs.$fs" -q "$1/$fs.img" ;;
+		esac
 	done' sh "$run" "$fs_list" >"$logs/disks.log" 2>&1 ||
 	die "the disks of the guest cannot be made; see $logs/disks.log."
 
