@@ -20,37 +20,49 @@ use kernel::{
 };
 
 /// The attributes have to be asked for.
-pub(crate) const VATTR: u32 = 0x1;
+pub(crate) const VATTR: u8 = 0x1;
 /// The attributes, and those of everything below, have to be asked for.
-pub(crate) const FLUSH: u32 = 0x2;
+pub(crate) const FLUSH: u8 = 0x2;
 /// The dentries have to go as soon as nobody uses them.
-pub(crate) const PURGE: u32 = 0x8;
+pub(crate) const PURGE: u8 = 0x8;
 
 /// The data of an inode.
 #[pin_data]
 pub(crate) struct Cnode {
     #[pin]
     state: SpinLock<State>,
-    /// Of a regular file, from before others see the inode.
+    /// Of a regular file that somebody has wanted to modify; set with `state` locked. Most files are
+    /// only ever looked at.
     write: SetOnce<Arc<WriteState>>,
 }
 
+/// There may be hundreds of thousands of these in memory: there is nothing in it that can be done
+/// without.
 #[derive(Default)]
 struct State {
     fid: Fid,
-    /// `VATTR`, `FLUSH`, `PURGE`.
-    flags: u32,
-    /// What a user may do, as the cache manager said.
-    permissions: Option<Permissions>,
-    /// How often that was forgotten.
+    permissions: Permissions,
+    /// How often the permissions were forgotten.
     forgotten: u32,
+    /// `VATTR`, `FLUSH`, `PURGE`.
+    flags: u8,
+    /// The account of modifications begins, or began, with a doubt: see [`WriteState::doubt`].
+    doubtful: bool,
 }
 
-#[derive(Clone, Copy)]
+/// What a user may do, as the cache manager said: nothing at first.
+#[derive(Clone, Copy, Default)]
 struct Permissions {
     uid: u32,
-    mask: u32,
     epoch: i32,
+    mask: u8,
+}
+
+impl Permissions {
+    /// Whether they are this user's, and not outdated.
+    fn are_of(&self, uid: u32, epoch: i32) -> bool {
+        self.uid == uid && self.epoch == epoch
+    }
 }
 
 impl Cnode {
@@ -71,31 +83,30 @@ impl Cnode {
         self.state.lock().fid = *fid;
     }
 
-    /// Whether modifications are kept account of: the state of a regular file.
-    pub(crate) fn write_state(&self) -> Option<&Arc<WriteState>> {
+    /// The account of modifications, if one is kept by now: see [`account`].
+    fn write_state(&self) -> Option<&Arc<WriteState>> {
         self.write.as_ref()
     }
 
     /// What has to be asked for anew.
-    pub(crate) fn flags(&self) -> u32 {
+    pub(crate) fn flags(&self) -> u8 {
         self.state.lock().flags
     }
 
     /// Marks what has to be asked for anew.
-    pub(crate) fn flag(&self, flags: u32) {
+    pub(crate) fn flag(&self, flags: u8) {
         self.state.lock().flags |= flags;
     }
 
     /// Everything is about to be asked for. Returns what was marked.
-    pub(crate) fn take_flags(&self) -> u32 {
+    pub(crate) fn take_flags(&self) -> u8 {
         core::mem::take(&mut self.state.lock().flags)
     }
 
     /// Whether the cache manager has said, since the last `epoch`, that `uid` may do all of `mask`.
     pub(crate) fn is_permitted(&self, uid: u32, mask: u32, epoch: i32) -> bool {
-        self.state.lock().permissions.is_some_and(|known| {
-            known.uid == uid && known.epoch == epoch && known.mask & mask == mask
-        })
+        let known = self.state.lock().permissions;
+        known.are_of(uid, epoch) && u32::from(known.mask) & mask == mask
     }
 
     /// To be had before the cache manager is asked: see [`Cnode::permit`]. Attributes that were changed
@@ -111,21 +122,19 @@ impl Cnode {
         if state.forgotten != forgotten {
             return;
         }
-        let before = state
-            .permissions
-            .filter(|known| known.uid == uid && known.epoch == epoch)
-            .map_or(0, |known| known.mask);
-        state.permissions = Some(Permissions {
-            uid,
-            mask: mask | before,
-            epoch,
-        });
+        let before = match state.permissions.are_of(uid, epoch) {
+            true => state.permissions.mask,
+            false => 0,
+        };
+        // There are three bits.
+        let mask = mask as u8 | before;
+        state.permissions = Permissions { uid, epoch, mask };
     }
 
     /// Forgets who may do what.
     pub(crate) fn forget_permissions(&self) {
         let mut state = self.state.lock();
-        state.permissions = None;
+        state.permissions = Permissions::default();
         state.forgotten = state.forgotten.wrapping_add(1);
     }
 }
@@ -150,18 +159,7 @@ pub(crate) fn get<'sb>(
             |cnode| cnode.set_fid(fid),
         )? {
             Iget::New(inode) => {
-                if kind == mode::S_IFREG {
-                    let comm = &sb.mount().comm;
-                    // That of an earlier inode, if a close is on its way in which it lives on.
-                    let state = match comm.orphaned_state(fid) {
-                        Some(state) => state,
-                        None => WriteState::alloc()?,
-                    };
-                    if doubt || comm.is_doubtful(fid) {
-                        state.doubt();
-                    }
-                    inode.data().write.populate(state);
-                }
+                inode.data().state.lock().doubtful = doubt;
                 return Ok(inode.init(fid.ino(), attr));
             }
             Iget::Existing(inode) if inode.mode() & mode::S_IFMT == kind => return Ok(inode),
@@ -170,7 +168,7 @@ pub(crate) fn get<'sb>(
                 // new one. There may have been others before, whose writers nobody knows here.
                 inode.unhash();
                 inode.data().flag(PURGE);
-                if inode.data().write_state().is_some() {
+                if inode.is_regular() {
                     sb.mount().comm.doubt(fid);
                 }
                 doubt = true;
@@ -190,13 +188,51 @@ pub(crate) fn ask_attr(comm: &Comm, fid: &Fid) -> Result<Attr> {
     comm.upcall(Message::getattr(fid)?)?.body().attr()
 }
 
+/// The account of modifications of `inode`, which is kept from now on; `None` if it is no regular
+/// file. For whoever is about to modify it, or to make that possible, and before the cache manager
+/// hears of that.
+pub(crate) fn account(inode: &INode<Coda>) -> Result<Option<&Arc<WriteState>>> {
+    if !inode.is_regular() {
+        return Ok(None);
+    }
+    let cnode = inode.data();
+    if cnode.write_state().is_none() {
+        let comm = &inode.super_block().mount().comm;
+        let fid = cnode.fid();
+        // That of an earlier inode, if a close is on its way in which it lives on.
+        let new = match comm.orphaned_state(&fid) {
+            Some(state) => state,
+            None => WriteState::alloc()?,
+        };
+        if comm.is_doubtful(&fid) {
+            new.doubt();
+        }
+        {
+            let state = cnode.state.lock();
+            if state.doubtful {
+                new.doubt();
+            }
+            // Somebody else may have been faster.
+            cnode.write.populate(new);
+        }
+        // It may have got another fid meanwhile.
+        check_state(inode);
+    }
+    Ok(cnode.write_state())
+}
+
 /// The content of `inode` may change at any time, without anybody's telling: see
 /// [`WriteState::doubt`].
 pub(crate) fn doubt(inode: &INode<Coda>) {
-    let Some(state) = inode.data().write_state() else {
+    if !inode.is_regular() {
         return;
-    };
-    state.doubt();
+    }
+    let cnode = inode.data();
+    // If no account is kept so far: whoever begins one looks here, with the lock held.
+    cnode.state.lock().doubtful = true;
+    if let Some(state) = cnode.write_state() {
+        state.doubt();
+    }
     remember_doubt(inode);
 }
 
@@ -236,16 +272,15 @@ impl Truncation<'_> {
 }
 
 /// A truncation of `inode` is about to be sent (see `report`). `None` where no account is kept.
-pub(crate) fn truncate(inode: &INode<Coda>) -> Option<Truncation<'_>> {
-    let state = inode.data().write_state()?;
-    Some(Truncation {
+pub(crate) fn truncate(inode: &INode<Coda>) -> Result<Option<Truncation<'_>>> {
+    Ok(account(inode)?.map(|state| Truncation {
         inode,
         noted: state.truncate(),
-    })
+    }))
 }
 
 /// Marks all that is known to be in a directory. As `coda_flag_inode_children()`.
-pub(crate) fn flag_children(dir: &INode<Coda>, flags: u32) {
+pub(crate) fn flag_children(dir: &INode<Coda>, flags: u8) {
     if !dir.is_dir() {
         return;
     }

@@ -105,9 +105,9 @@ impl CodaFile {
         let wants_write = access_flags(file_flags) & cflags::WRITE != 0;
         // What the close takes is there before the cache manager hears of the open.
         let close = Close::prepare(&fid, access_flags(file_flags), file.fsuid())?;
-        let write = match inode.data().write_state() {
-            Some(state) if wants_write => Some(state.clone()),
-            _ => None,
+        let write = match wants_write {
+            true => cnode::account(inode)?.cloned(),
+            false => None,
         };
         let mut writer = write.clone().map(Writer::new);
         // The cache manager truncates when it opens, and the VFS sends a `setattr` as well. A file
@@ -115,7 +115,7 @@ impl CodaFile {
         // or somebody may have written since.
         let truncates = file_flags & flags::O_TRUNC != 0 && !(file.created() && inode.size() == 0);
         let truncation = match truncates {
-            true => cnode::truncate(inode),
+            true => cnode::truncate(inode)?,
             false => None,
         };
         let after = truncation.as_ref().map(cnode::Truncation::after);

@@ -202,7 +202,7 @@ impl FileSystem for Coda {
         inode.touch_ctime();
         // The cache manager truncates the container.
         let truncation = match attr.size {
-            Some(_) => cnode::truncate(inode),
+            Some(_) => cnode::truncate(inode)?,
             None => None,
         };
         let after = truncation.as_ref().map(cnode::Truncation::after);

@@ -3,10 +3,11 @@
 
 //! Was it written? The state behind the flag in a close upcall.
 //!
-//! There is one [`WriteState`] an inode. It knows how many opens for writing there are, from before
-//! the cache manager hears of them until it has dealt with their close, and whether anything
-//! modified the file in that time. It is cleared when there is none left, and at no other time: the
-//! cache manager stores a file when its last writer closes, whoever wrote.
+//! There is one [`WriteState`] an inode, from when the first one wants to modify the file
+//! (`cnode::account`). It knows how many opens for writing there are, from before the cache manager
+//! hears of them until it has dealt with their close, and whether anything modified the file in that
+//! time. It is cleared when there is none left, and at no other time: the cache manager stores a
+//! file when its last writer closes, whoever wrote.
 //!
 //! The one thing that may not happen is that a modification goes unreported. Hence:
 //!

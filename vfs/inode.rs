@@ -152,13 +152,9 @@ impl Attr {
 }
 
 /// A `struct inode` and the file system's own data, in one slab object.
-///
-/// `cache` is where the object came from: an inode is freed after a grace period, when its super
-/// block may be gone.
 #[repr(C)]
 struct InodeBox<T: FileSystem> {
     vfs_inode: Opaque<bindings::inode>,
-    cache: *mut bindings::kmem_cache,
     data: MaybeUninit<T::Inode>,
 }
 
@@ -299,6 +295,11 @@ impl<T: FileSystem> INode<T> {
     /// Whether this is a directory.
     pub(crate) fn is_dir(&self) -> bool {
         self.mode() & mode::S_IFMT == mode::S_IFDIR
+    }
+
+    /// Whether this is a regular file.
+    pub(crate) fn is_regular(&self) -> bool {
+        self.mode() & mode::S_IFMT == mode::S_IFREG
     }
 
     /// The number of names; others may be changing it.
@@ -671,7 +672,6 @@ impl<T: FileSystem> InodeCache<T> {
         // SAFETY: `obj` is one object of the cache, valid for writes; it stays where it is until
         // `free`, so it is pinned. The initialiser cannot fail.
         unsafe {
-            (*obj).cache = self.cache.as_ptr();
             let slot = core::ptr::addr_of_mut!((*obj).data).cast::<T::Inode>();
             init_in_place(slot, T::new_inode_data());
             core::ptr::addr_of_mut!((*obj).vfs_inode).cast()
@@ -684,11 +684,12 @@ impl<T: FileSystem> InodeCache<T> {
     pub(super) unsafe fn free(inode: *mut bindings::inode) {
         let obj: *mut InodeBox<T> = inode.cast();
         // SAFETY: The data was initialised by `alloc`, is dropped once, here, and the object goes
-        // back to the cache it came from, which outlives it: `drop` waits for RCU.
+        // back to the cache it came from, which outlives it: `drop` waits for RCU. `kfree` finds the
+        // cache, which the super block, being gone perhaps, could not tell; the object begins with
+        // the inode, so this is the address it was allocated at.
         unsafe {
-            let cache = (*obj).cache;
             (*obj).data.assume_init_drop();
-            bindings::kmem_cache_free(cache, obj.cast());
+            bindings::kfree(obj.cast());
         }
     }
 }
