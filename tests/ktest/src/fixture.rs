@@ -331,6 +331,13 @@ impl Fixture {
         )
     }
 
+    /// Removes the files of a fixture whose cache manager is dead and whose mount is gone.
+    pub fn forget(mut self) -> Result<()> {
+        ensure!(self.manager.take().is_none(), "its cache manager lives");
+        fs::remove_dir_all(&self.root)?;
+        Ok(fs::remove_dir_all(&self.base)?)
+    }
+
     /// Takes all down. What fails on the way is reported, the rest done.
     pub fn stop(mut self) -> Result<()> {
         let unmounted = self.unmount();

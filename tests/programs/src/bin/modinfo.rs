@@ -5,18 +5,23 @@
 
 use clap::Parser;
 use coda_proto::{MAX_DEVICES, PSDEV_MAJOR};
-use coda_selftests::{containers, sys};
+use coda_selftests::containers;
+use coda_selftests::map::{Map, PAGE};
+use coda_selftests::sys::{self, child};
 use ktest::{
     Case, Context, Fixture, Group, Result, Spec, Suite, ensure, ensure_eq, module_is_ours,
-    run_to_end, skip,
+    patience, run_to_end, skip, wait_for,
 };
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::Signal;
 use nix::sys::stat::{major, minor, stat};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 /// The module as such.
 #[derive(Parser)]
@@ -67,6 +72,93 @@ fn load(module: &str) -> Result<()> {
 
 fn spec() -> Spec {
     Spec::on(containers::base().join("tmpfs"))
+}
+
+/// Unloads it as soon as that can be done.
+fn unload_soon() -> Result<()> {
+    wait_for("the module to be idle", patience(10), || match unload() {
+        Ok(()) => Ok(Some(())),
+        Err(Errno::EAGAIN) => Ok(None),
+        Err(e) => Err(e.into()),
+    })
+}
+
+/// Unloaded and loaded while programs open a device, and use a mount whose cache manager dies.
+fn traffic() -> Case {
+    let long = std::env::var_os("CODA_LONG").is_some();
+    let rounds = if long { 1000 } else { 10 };
+    Case::new(
+        "reload_in_traffic",
+        "unloaded and loaded again, with programs in the way",
+        move |_| {
+            let Some(module) = module() else {
+                skip!("CODA_MODULE is not set");
+            };
+            // They go on for all of the case, whether there is a device or none.
+            let openers: Vec<_> = ["/dev/cfs1", "/dev/cfs2"]
+                .into_iter()
+                .map(|device| {
+                    child(move |_| {
+                        loop {
+                            // It is closed again at once, or else it would always be in use.
+                            drop(sys::open(Path::new(device), OFlag::O_RDWR));
+                            std::thread::sleep(Duration::from_millis(3));
+                        }
+                    })
+                })
+                .collect::<Result<_>>()?;
+            for round in 0..rounds {
+                let mut fixture = Fixture::start(&spec())?;
+                fs::write(fixture.root.join("f"), vec![b'o'; 3 * PAGE])?;
+                let path = fixture.mnt.join("f");
+                let callers: Vec<_> = (0..3)
+                    .map(|_| {
+                        let path = path.clone();
+                        child(move |_| {
+                            loop {
+                                let _ = fs::metadata(&path);
+                                // Not made, where nothing is mounted any more.
+                                let Ok(fd) = sys::open(&path, OFlag::O_RDWR) else {
+                                    continue;
+                                };
+                                let _ = nix::unistd::write(&fd, b"x");
+                                let _ = nix::unistd::ftruncate(&fd, 3 * PAGE as i64);
+                                if let Ok(map) = Map::shared(&fd, PAGE) {
+                                    map.store(0, b'm');
+                                }
+                            }
+                        })
+                    })
+                    .collect::<Result<_>>()?;
+                for _ in 0..5 {
+                    ensure_eq!(unload(), Err(Errno::EAGAIN), "in use, round {round}");
+                    std::thread::sleep(Duration::from_millis(4));
+                }
+                fixture.kill_manager()?;
+                ensure_eq!(unload(), Err(Errno::EAGAIN), "mounted, round {round}");
+                umount2(&fixture.mnt, MntFlags::MNT_DETACH)?;
+                for caller in callers {
+                    let signal = [Signal::SIGKILL, Signal::SIGTERM][round % 2];
+                    caller.kill(signal)?;
+                    caller.die_of(signal)?;
+                }
+                unload_soon().with_context(|| format!("round {round}"))?;
+                ensure!(
+                    !Path::new("/dev/cfs0").exists(),
+                    "its nodes are still there"
+                );
+                load(&module)?;
+                fixture.forget()?;
+            }
+            for opener in openers {
+                opener.kill(Signal::SIGKILL)?;
+                opener.die_of(Signal::SIGKILL)?;
+            }
+            Ok(())
+        },
+    )
+    .tag("traffic")
+    .seconds(if long { 4000 } else { 60 })
 }
 
 fn main() -> ExitCode {
@@ -180,15 +272,7 @@ fn main() -> ExitCode {
                     fs::write(fixture.mnt.join("d/f"), b"contents")?;
                     ensure_eq!(fs::read(fixture.root.join("d/f"))?, b"contents");
                     fixture.stop()?;
-                    ktest::wait_for(
-                        "the module to be idle",
-                        ktest::patience(5),
-                        || match unload() {
-                            Ok(()) => Ok(Some(())),
-                            Err(Errno::EAGAIN) => Ok(None),
-                            Err(e) => Err(e.into()),
-                        },
-                    )?;
+                    unload_soon()?;
                     ensure!(
                         !Path::new("/dev/cfs0").exists(),
                         "its nodes are still there"
@@ -200,6 +284,7 @@ fn main() -> ExitCode {
         )
         .seconds(60),
     ];
+    let cases = cases.into_iter().chain([traffic()]).collect();
     let args = Args::parse();
     Suite::new("modinfo", vec![Group::bare("module", cases)])
         .only(args.only)
