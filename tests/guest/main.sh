@@ -4,7 +4,7 @@
 # What the guest does once it is up:
 #
 #   main.sh run | test | debug | shell | control-c | control-disarmed |
-#           diff PROGRAM... | case PROGRAM NAME
+#           diff PROGRAM... | case PROGRAM NAME...
 #
 # CODA_MODULE says which module: the path of a .ko, or "coda" for the stock C
 # module. The exit status is the result. The caller looks at the kernel's log
@@ -80,7 +80,7 @@ control-c | control-disarmed)
 	;;
 case)
 	load
-	"$top/kselftest/coda_rs/$2" "$3"
+	"$top/kselftest/coda_rs/$2" "${@:3}"
 	;;
 diff)
 	load

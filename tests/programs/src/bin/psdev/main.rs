@@ -3,10 +3,12 @@
 //! `/dev/cfsN`, the protocol, and what happens when the cache manager breaks
 //! its rules or goes away.
 
+mod death;
 mod device;
 mod lifetime;
 mod outstanding;
 mod replies;
+mod rights;
 
 use clap::Parser;
 use coda_selftests::containers;
@@ -34,6 +36,8 @@ fn main() -> ExitCode {
         Group::new("directories", venus, replies::directory_cases()),
         Group::bare("outstanding", outstanding::cases()),
         Group::bare("lifetime", lifetime::cases()),
+        Group::bare("death", death::cases()),
+        Group::bare("rights", rights::cases()),
     ];
     Suite::new("psdev", groups).only(args.only).run()
 }

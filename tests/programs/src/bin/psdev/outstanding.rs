@@ -10,19 +10,27 @@ use coda_proto::{
     Fid, GetattrOut, InHdr, MAXMSGSIZE, MOUNT_VERSION, MountData, Opcode, OutHdr, RootOut,
     Timespec, Vattr, vtype,
 };
-use coda_selftests::sys::{self, Child, child};
-use ktest::{Case, Context, Result, bail, ensure, ensure_eq, skip};
+use coda_selftests::sys::{self, Child, child, sleep_for_ever};
+use ktest::{Case, Context, Result, bail, ensure, ensure_eq, patience, skip, wait_for};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 const MOUNT: &str = "/mnt";
 /// Each of them is asked by a thread of its own.
-const MANY: usize = 1000;
+fn many() -> usize {
+    match std::env::var_os("CODA_LONG") {
+        Some(_) => 10_000,
+        None => 1000,
+    }
+}
 /// How many replies are measured.
 const FEW: usize = 16;
 
@@ -53,6 +61,11 @@ impl Manager {
         Ok(head
             .map_err(|_| ktest::anyhow!("a request of {len} bytes"))?
             .0)
+    }
+
+    fn is_readable(&self) -> Result<bool> {
+        let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+        Ok(poll(&mut fds, PollTimeout::ZERO)? > 0)
     }
 
     fn reply(&self, message: &(impl IntoBytes + Immutable)) -> Result<()> {
@@ -96,14 +109,15 @@ impl Manager {
     /// A process whose threads each ask for a name, and the requests, the oldest
     /// first. It is content if every thread is told what it has to be.
     fn ask(&self) -> Result<(Child, Vec<InHdr>)> {
+        let many = many();
         let kid = child(|_| {
             let ask = |n: usize| {
                 let told = std::fs::metadata(format!("{MOUNT}/n{n}"));
                 told.err().map(|e| e.kind()) == Some(ErrorKind::NotFound)
             };
             // The root's permissions are known from here on.
-            ensure!(ask(MANY), "the first one was told something else");
-            let threads: Result<Vec<_>, _> = (0..MANY)
+            ensure!(ask(many), "the first one was told something else");
+            let threads: Result<Vec<_>, _> = (0..many)
                 .map(|n| {
                     let thread = std::thread::Builder::new().stack_size(64 << 10);
                     thread.spawn(move || ask(n))
@@ -116,7 +130,7 @@ impl Manager {
             Ok(())
         })?;
         self.serve(Opcode::LOOKUP)?;
-        let heads: Result<Vec<_>> = (0..MANY).map(|_| self.next()).collect();
+        let heads: Result<Vec<_>> = (0..many).map(|_| self.next()).collect();
         let heads = heads?;
         ensure!(
             heads.iter().all(|h| h.opcode == Opcode::LOOKUP.0),
@@ -151,6 +165,50 @@ impl Drop for Manager {
     }
 }
 
+/// How many threads ask at a time, where not all of them are to be outstanding.
+const THREADS: usize = 40;
+
+fn rounds() -> usize {
+    match std::env::var_os("CODA_LONG") {
+        Some(_) => 500,
+        None => 10,
+    }
+}
+
+/// A process whose threads each ask for a name of that round, and wait for ever after it.
+fn askers(round: usize) -> Result<Child> {
+    child(|_| {
+        let ask = move |n: usize| {
+            let _ = std::fs::metadata(format!("{MOUNT}/r{round}n{n}"));
+            sleep_for_ever()
+        };
+        for n in 1..THREADS {
+            let thread = std::thread::Builder::new().stack_size(64 << 10);
+            thread.spawn(move || ask(n))?;
+        }
+        ask(0)
+    })
+}
+
+/// Waits until all of them have asked.
+fn wait_asking(kid: &Child) -> Result<()> {
+    wait_for("all of them to ask", patience(10), || {
+        let mut asking = 0;
+        for task in std::fs::read_dir(format!("/proc/{}/task", kid.pid))? {
+            // statx(2), or what else the C library asks with.
+            let call = std::fs::read_to_string(task?.path().join("syscall"))?;
+            let number = call.split(' ').next().and_then(|n| n.parse().ok());
+            if [libc::SYS_statx, libc::SYS_newfstatat]
+                .map(Some)
+                .contains(&number)
+            {
+                asking += 1;
+            }
+        }
+        Ok((asking == THREADS).then_some(()))
+    })
+}
+
 fn answer(to: &InHdr, result: u32) -> OutHdr {
     OutHdr {
         opcode: to.opcode,
@@ -164,7 +222,7 @@ pub fn cases() -> Vec<Case> {
     vec![
         Case::new(
             "newest_first",
-            "a thousand requests under way, the newest answered first",
+            "many requests under way, the newest answered first",
             |_| {
                 let manager = Manager::start()?;
                 let (kid, heads) = manager.ask()?;
@@ -184,18 +242,19 @@ pub fn cases() -> Vec<Case> {
                 }
                 let manager = Manager::start()?;
                 let (kid, heads) = manager.ask()?;
-                let (rest, newest) = heads.split_at(MANY - FEW);
+                let many = heads.len();
+                let (rest, newest) = heads.split_at(heads.len() - FEW);
                 let among_many = manager.answer_all(newest)?;
                 let (few, rest) = rest.split_at(FEW);
                 manager.answer_all(rest)?;
                 let among_few = manager.answer_all(few)?;
                 kid.succeed_within(30)?;
                 manager.stop()?;
-                println!("# a reply among {MANY}: {among_many:?}, among {FEW}: {among_few:?}");
+                println!("# a reply among {many}: {among_many:?}, among {FEW}: {among_few:?}");
                 // A tree is deeper by a few steps, a list longer by a thousand.
                 ensure!(
                     among_many < among_few * 3 / 2,
-                    "with {MANY} under way a reply takes {} instructions, with {FEW} {}",
+                    "with {many} under way a reply takes {} instructions, with {FEW} {}",
                     among_many.as_nanos(),
                     among_few.as_nanos()
                 );
@@ -204,5 +263,60 @@ pub fn cases() -> Vec<Case> {
         )
         .tag("cost_of_a_reply")
         .seconds(60),
+        Case::new(
+            "unread",
+            "what nobody reads does not pile up: who is killed takes his request along",
+            |_| {
+                let manager = Manager::start()?;
+                for round in 0..rounds() {
+                    let kid = askers(round)?;
+                    wait_asking(&kid)?;
+                    kid.kill(Signal::SIGKILL)?;
+                    kid.die_of(Signal::SIGKILL)?;
+                }
+                ensure!(!manager.is_readable()?, "there is something to be read");
+                manager.stop()
+            },
+        )
+        .tag("unread")
+        .seconds(120),
+        Case::new(
+            "signals",
+            "who is killed is told of once, and not if the answer has come",
+            |_| {
+                let manager = Manager::start()?;
+                // The root's permissions are known from here on.
+                let first = child(|_| {
+                    let _ = std::fs::metadata(format!("{MOUNT}/first"));
+                    Ok(())
+                })?;
+                manager.serve(Opcode::LOOKUP)?;
+                first.succeed()?;
+                for round in 0..rounds() {
+                    let kid = askers(round)?;
+                    let mut asked = BTreeSet::new();
+                    for n in 0..THREADS {
+                        let head = manager.next()?;
+                        ensure_eq!(head.opcode, Opcode::LOOKUP.0);
+                        if n % 2 == 0 {
+                            manager.reply(&answer(&head, Errno::ENOENT as u32))?;
+                        } else {
+                            asked.insert(head.unique);
+                        }
+                    }
+                    kid.kill(Signal::SIGKILL)?;
+                    kid.die_of(Signal::SIGKILL)?;
+                    while !asked.is_empty() {
+                        let head = manager.next()?;
+                        ensure_eq!(head.opcode, Opcode::SIGNAL.0);
+                        ensure!(asked.remove(&head.unique), "of nobody, or twice: {head:?}");
+                    }
+                    ensure!(!manager.is_readable()?, "there is more to be read");
+                }
+                manager.stop()
+            },
+        )
+        .tag("unread")
+        .seconds(120),
     ]
 }
