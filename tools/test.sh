@@ -317,9 +317,36 @@ if [ -n "$long" ]; then
 		--env CODA_TESTS=storm --env CODA_STORM=900 "${hours[@]}" -- "$main" debug
 	start kcsan "coda_rs on the kernel with KCSAN" --kernel kcsan \
 		--module "$OUT/$REL-kcsan/coda_rs.ko" --timeout 4000 -- "$main" debug
+	start long "coda_rs on the stock kernel, what takes long" --module "$stock" --timeout 6000 \
+		--env "CODA_TESTS=psdev modinfo" --env CODA_LONG=1 "${hours[@]}" -- "$main" test
+	inodes=(--mem 3072 --timeout 3000 --env CODA_INODES=200000 --fs "")
+	start memory-c "200,000 files in memory with the stock kernel's C module" --module coda \
+		--no-check --results "$results/memory-c" "${inodes[@]}" -- "$main" case memory
+	start memory-ours "the same with coda_rs" --module "$stock" \
+		--results "$results/memory-ours" "${inodes[@]}" -- "$main" case memory
 fi
 wait_until_left 0
 wait
+
+# less_memory C OURS PERCENT: what files in memory take is no more than with C, but for so much. The
+# kernel's own slabs come and go meanwhile: with few files that is much.
+less_memory() {
+	local c ours what="files in memory take no more than with C"
+	read -r _ _ c _ <"$results/$1/memory" && read -r _ _ ours _ <"$results/$2/memory" || {
+		wrong "$what: not measured"
+		return
+	}
+	what+=": $ours bytes each, C $c"
+	if [ "$ours" -le $((c + c * $3 / 100)) ]; then
+		good "$what"
+	else
+		wrong "$what"
+	fi
+}
+echo "==> Memory"
+echo "Memory:" >>"$state/failures"
+less_memory control-c test 10
+[ -z "$long" ] || less_memory memory-c memory-ours 1
 
 # The selftests left their traces, too; those of psdev and churn depend on time
 # and chance.

@@ -83,6 +83,26 @@ fn unload_soon() -> Result<()> {
     })
 }
 
+/// Until it is dropped, the kernel loads no module by itself: an open(2) of a node whose device is
+/// not there (yet, or any more) would bring C's module.
+struct NoAutoload(String);
+
+impl NoAutoload {
+    const PATH: &str = "/proc/sys/kernel/modprobe";
+
+    fn begin() -> Result<Self> {
+        let loader = fs::read_to_string(Self::PATH)?;
+        fs::write(Self::PATH, "\n")?;
+        Ok(NoAutoload(loader))
+    }
+}
+
+impl Drop for NoAutoload {
+    fn drop(&mut self) {
+        let _ = fs::write(Self::PATH, &self.0);
+    }
+}
+
 /// Unloaded and loaded while programs open a device, and use a mount whose cache manager dies.
 fn traffic() -> Case {
     let long = std::env::var_os("CODA_LONG").is_some();
@@ -94,6 +114,7 @@ fn traffic() -> Case {
             let Some(module) = module() else {
                 skip!("CODA_MODULE is not set");
             };
+            let _quiet = NoAutoload::begin()?;
             // They go on for all of the case, whether there is a device or none.
             let openers: Vec<_> = ["/dev/cfs1", "/dev/cfs2"]
                 .into_iter()
