@@ -16,6 +16,7 @@
 
 mod dirent;
 mod flags;
+pub mod request;
 mod vattr;
 
 pub use dirent::*;
