@@ -9,3 +9,17 @@ pub mod map;
 pub mod pioctl;
 pub mod sys;
 pub mod uffd;
+
+/// A number in the environment, if there is one.
+pub fn from_env(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// What the chances of a run begin with: `CODA_SEED`, or something new each time.
+pub fn seed() -> u64 {
+    from_env("CODA_SEED").unwrap_or_else(|| {
+        std::time::UNIX_EPOCH
+            .elapsed()
+            .map_or(0, |t| t.as_nanos() as u64)
+    })
+}

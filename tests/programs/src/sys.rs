@@ -5,7 +5,8 @@
 //! The tests are about what a certain system call does, so they call that one
 //! and no other; the standard library is free to choose.
 
-use ktest::{Context, Result, bail, ensure, patience, wait_for};
+use coda_proto::MountData;
+use ktest::{Context, Result, bail, ensure, path_c, patience, wait_for};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
@@ -16,6 +17,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
+use zerocopy::IntoBytes;
 
 /// Turns -1 into the errno.
 pub fn check(ret: i64) -> Result<i64, Errno> {
@@ -74,6 +76,23 @@ pub fn pwritev2(fd: &OwnedFd, bytes: &[u8], offset: i64, flags: i32) -> Result<u
     // SAFETY: the kernel only reads the buffer that is described.
     let n = unsafe { libc::pwritev2(fd.as_raw_fd(), &piece, 1, offset, flags) };
     check(n as i64).map(|n| n as usize)
+}
+
+/// mount(2) with binary data, as Venus does it.
+pub fn mount_coda(target: &Path, data: Option<&MountData>) -> Result<(), Errno> {
+    let pointer = data.map_or(std::ptr::null(), |d| d.as_bytes().as_ptr());
+    let target = path_c(target);
+    // SAFETY: strings that end, and data of the size that the file system reads.
+    let ret = unsafe {
+        libc::mount(
+            c"coda".as_ptr(),
+            target.as_ptr(),
+            c"coda".as_ptr(),
+            0,
+            pointer.cast(),
+        )
+    };
+    check(ret.into()).map(|_| ())
 }
 
 /// lseek(2).
@@ -173,7 +192,8 @@ impl Child {
         self.end_within(15)
     }
 
-    fn end_within(&self, seconds: u64) -> Result<WaitStatus> {
+    /// The same with more patience, in seconds.
+    pub fn end_within(&self, seconds: u64) -> Result<WaitStatus> {
         wait_for("a child's end", patience(seconds), || {
             Ok(match waitpid(self.pid, Some(WaitPidFlag::WNOHANG))? {
                 WaitStatus::StillAlive => None,

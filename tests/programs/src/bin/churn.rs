@@ -13,9 +13,9 @@
 
 use clap::Parser;
 use coda_proto::C_O_NO_WRITES;
-use coda_selftests::containers;
 use coda_selftests::map::{Map, PAGE};
 use coda_selftests::sys::{self, Child, child};
+use coda_selftests::{containers, from_env};
 use ktest::{
     Case, Context, Ctx, Group, Result, Spec, Suite, Watch, ensure, ensure_eq, patience, wait_for,
 };
@@ -410,18 +410,14 @@ impl Model<'_> {
 }
 
 fn factor() -> u64 {
-    let factor = std::env::var("CODA_CHURN").ok();
-    factor.and_then(|f| f.parse().ok()).unwrap_or(1)
+    from_env("CODA_CHURN").unwrap_or(1)
 }
 
 fn seed() -> u64 {
-    match std::env::var("CODA_SEED").ok().and_then(|s| s.parse().ok()) {
-        Some(seed) => seed,
+    match std::env::var_os("CODA_CONTROL") {
         // Where it has to fail, it may not depend on luck.
-        None if std::env::var_os("CODA_CONTROL").is_some() => 8,
-        None => std::time::UNIX_EPOCH
-            .elapsed()
-            .map_or(0, |t| t.as_nanos() as u64),
+        Some(_) => from_env("CODA_SEED").unwrap_or(8),
+        None => coda_selftests::seed(),
     }
 }
 

@@ -19,9 +19,9 @@
 //! how many seconds each lasts.
 
 use clap::Parser;
-use coda_selftests::containers;
 use coda_selftests::map::{Map, PAGE};
 use coda_selftests::sys::{self, child};
+use coda_selftests::{containers, from_env, seed};
 use ktest::{
     Case, Context, Ctx, Group, Result, Spec, Suite, ensure, ensure_eq, patience, wait_for,
 };
@@ -50,17 +50,7 @@ const PROCESSES: u64 = 4;
 const PAGES: usize = 4;
 
 fn seconds() -> u64 {
-    let seconds = std::env::var("CODA_STORM").ok();
-    seconds.and_then(|s| s.parse().ok()).unwrap_or(6)
-}
-
-fn seed() -> u64 {
-    match std::env::var("CODA_SEED").ok().and_then(|s| s.parse().ok()) {
-        Some(seed) => seed,
-        None => std::time::UNIX_EPOCH
-            .elapsed()
-            .map_or(0, |t| t.as_nanos() as u64),
-    }
+    from_env("CODA_STORM").unwrap_or(6)
 }
 
 /// A number that nobody else has: who stores it changes the file.

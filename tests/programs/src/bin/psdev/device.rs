@@ -7,9 +7,9 @@ use coda_proto::{
     OutHdr, PSDEV_MAJOR, PurgeuserOut, ReplaceOut,
 };
 use coda_selftests::map::{Map, PAGE};
-use coda_selftests::sys::{self, child};
+use coda_selftests::sys::{self, child, mount_coda};
 use coda_selftests::uffd::Faults;
-use ktest::{Case, Context, Result, bail, ensure, ensure_eq, path_c, skip};
+use ktest::{Case, Context, Result, bail, ensure, ensure_eq, skip};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -27,29 +27,12 @@ pub fn open(number: u32) -> Result<OwnedFd, Errno> {
     sys::open(Path::new(&format!("/dev/cfs{number}")), OFlag::O_RDWR)
 }
 
-/// mount(2) with binary data.
-pub fn mount(target: &Path, data: Option<&MountData>) -> Result<(), Errno> {
-    let pointer = data.map_or(std::ptr::null(), |d| d.as_bytes().as_ptr());
-    let target = path_c(target);
-    // SAFETY: strings that end, and data of the size that the file system reads.
-    let ret = unsafe {
-        libc::mount(
-            c"coda".as_ptr(),
-            target.as_ptr(),
-            c"coda".as_ptr(),
-            0,
-            pointer.cast(),
-        )
-    };
-    sys::check(ret.into()).map(|_| ())
-}
-
 fn mount_fd(fd: i32) -> Result<(), Errno> {
     let data = MountData {
         version: MOUNT_VERSION,
         fd,
     };
-    mount(Path::new("/mnt"), Some(&data))
+    mount_coda(Path::new("/mnt"), Some(&data))
 }
 
 fn ioctl(fd: &OwnedFd, request: u64, argument: *mut u32) -> Result<i64, Errno> {
@@ -319,7 +302,7 @@ pub fn cases() -> Vec<Case> {
             "mount(2) without data, device, or the right version",
             |_| {
                 ensure_eq!(
-                    mount(Path::new("/mnt"), None),
+                    mount_coda(Path::new("/mnt"), None),
                     Err(Errno::EINVAL),
                     "no data"
                 );
@@ -328,7 +311,7 @@ pub fn cases() -> Vec<Case> {
                     fd: 0,
                 };
                 ensure_eq!(
-                    mount(Path::new("/mnt"), Some(&wrong)),
+                    mount_coda(Path::new("/mnt"), Some(&wrong)),
                     Err(Errno::EINVAL),
                     "version"
                 );

@@ -2,7 +2,6 @@
 
 //! Cache managers, mounts and callers that come and go.
 
-use crate::device;
 use coda_selftests::containers;
 use coda_selftests::map::{Map, PAGE};
 use coda_selftests::sys::{self, Child, child, sleep_for_ever};
@@ -468,7 +467,7 @@ pub fn cases() -> Vec<Case> {
                 fd: device.as_raw_fd(),
             };
             ensure_eq!(
-                device::mount(Path::new("/mnt"), Some(&data)),
+                sys::mount_coda(Path::new("/mnt"), Some(&data)),
                 Err(Errno::EBUSY)
             );
             fs::write(fixture.mnt.join("f"), b"alive")?;
@@ -488,10 +487,10 @@ pub fn cases() -> Vec<Case> {
                 };
                 for op in ["ROOT", "GETATTR"] {
                     fixture.rule(Rule::on(op).once().with("result", libc::EACCES))?;
-                    let refused = device::mount(&fixture.mnt, Some(&data));
+                    let refused = sys::mount_coda(&fixture.mnt, Some(&data));
                     ensure_eq!(refused, Err(Errno::EACCES), "{op}");
                 }
-                device::mount(&fixture.mnt, Some(&data))?;
+                sys::mount_coda(&fixture.mnt, Some(&data))?;
                 umount2(&fixture.mnt, MntFlags::empty())?;
                 drop(device);
                 fixture.stop()
@@ -512,7 +511,7 @@ pub fn cases() -> Vec<Case> {
                 for op in ["ROOT", "GETATTR"] {
                     let rule = fixture.rule(Rule::on(op).once().with("hold", true))?;
                     let kid = child(|_| {
-                        device::mount(&fixture.mnt, Some(&data))?;
+                        sys::mount_coda(&fixture.mnt, Some(&data))?;
                         Ok(())
                     })?;
                     fixture.wait_rule(rule, 1)?;
@@ -520,7 +519,7 @@ pub fn cases() -> Vec<Case> {
                     kid.die_of(Signal::SIGKILL)?;
                     fixture.release(rule)?;
                 }
-                device::mount(&fixture.mnt, Some(&data))?;
+                sys::mount_coda(&fixture.mnt, Some(&data))?;
                 fs::write(fixture.mnt.join("f"), b"")?;
                 umount2(&fixture.mnt, MntFlags::empty())?;
                 drop(device);

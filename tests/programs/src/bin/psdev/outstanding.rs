@@ -47,7 +47,7 @@ impl Manager {
             version: MOUNT_VERSION,
             fd: fd.as_raw_fd(),
         };
-        let mounter = child(|_| Ok(device::mount(Path::new(MOUNT), Some(&data))?))?;
+        let mounter = child(|_| Ok(sys::mount_coda(Path::new(MOUNT), Some(&data))?))?;
         let this = Manager { fd };
         this.serve(Opcode::GETATTR)?;
         mounter.succeed()?;
