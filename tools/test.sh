@@ -125,6 +125,9 @@ report() {
 		# How much was judged.
 		sed -n 's/^[# ]*# \([a-z0-9]*\.[a-z]*: {\)/    \1/p' "$state/$name.out" | tr -d '\r'
 		;;&
+	long)
+		sed -n 's/^[# ]*# \([a-z0-9]*: [0-9]* messages\)/    \1/p' "$state/$name.out" | tr -d '\r'
+		;;&
 	# These have only something to be compared.
 	diff-*) grep '^# ' "$state/$name.out" | tr -d '\r' | sed 's/^# /    /' || true ;;
 	*)
