@@ -23,6 +23,9 @@ use kernel::{
 pub(crate) const VATTR: u8 = 0x1;
 /// The attributes, and those of everything below, have to be asked for.
 pub(crate) const FLUSH: u8 = 0x2;
+/// The cache manager has truncated the file for an open, and the length is not known here: the VFS
+/// sends a `setattr` next, which takes this away; but it may fail before it does.
+pub(crate) const TRUNCATED: u8 = 0x4;
 /// The dentries have to go as soon as nobody uses them.
 pub(crate) const PURGE: u8 = 0x8;
 
@@ -44,7 +47,7 @@ struct State {
     permissions: Permissions,
     /// How often the permissions were forgotten.
     forgotten: u32,
-    /// `VATTR`, `FLUSH`, `PURGE`.
+    /// `VATTR`, `FLUSH`, `TRUNCATED`, `PURGE`.
     flags: u8,
     /// The account of modifications begins, or began, with a doubt: see [`WriteState::doubt`].
     doubtful: bool,
@@ -101,6 +104,14 @@ impl Cnode {
     /// Everything is about to be asked for. Returns what was marked.
     pub(crate) fn take_flags(&self) -> u8 {
         core::mem::take(&mut self.state.lock().flags)
+    }
+
+    /// The length is about to be set. Returns what was marked for the lack of it.
+    pub(crate) fn take_truncated(&self) -> u8 {
+        let mut state = self.state.lock();
+        let taken = state.flags & TRUNCATED;
+        state.flags &= !TRUNCATED;
+        taken
     }
 
     /// Whether the cache manager has said, since the last `epoch`, that `uid` may do all of `mask`.

@@ -121,6 +121,9 @@ impl CodaFile {
         let after = truncation.as_ref().map(cnode::Truncation::after);
         let host = comm.open(&fid, open_flags(file_flags), after);
         let opened = done(&host);
+        if truncates && opened != Some(false) {
+            inode.data().flag(cnode::TRUNCATED);
+        }
         if let Some(truncation) = truncation {
             truncation.over(opened);
         }

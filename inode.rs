@@ -199,14 +199,20 @@ impl FileSystem for Coda {
 
     fn setattr(inode: &INode<Self>, attr: &Attr) -> Result {
         let cnode = inode.data();
-        inode.touch_ctime();
+        let msg = Message::setattr(&cnode.fid(), attr)?;
         // The cache manager truncates the container.
         let truncation = match attr.size {
             Some(_) => cnode::truncate(inode)?,
             None => None,
         };
+        inode.touch_ctime();
+        // An open that truncates from now on marks it anew.
+        let truncated = match attr.size {
+            Some(_) => cnode.take_truncated(),
+            None => 0,
+        };
         let after = truncation.as_ref().map(cnode::Truncation::after);
-        let answer = comm(inode).upcall_after(Message::setattr(&cnode.fid(), attr)?, after);
+        let answer = comm(inode).upcall_after(msg, after);
         if let Some(truncation) = truncation {
             truncation.over(done(&answer));
         }
@@ -217,8 +223,10 @@ impl FileSystem for Coda {
         if changed != Some(false) {
             cnode.forget_permissions();
         }
-        if changed.is_none() {
-            cnode.flag(cnode::VATTR);
+        match changed {
+            Some(true) => {}
+            Some(false) => cnode.flag(truncated),
+            None => cnode.flag(cnode::VATTR),
         }
         answer?;
         Ok(())

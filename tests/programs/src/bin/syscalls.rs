@@ -766,6 +766,38 @@ fn names_and_errors() -> Vec<Case> {
         )
         .tag("create_existing"),
         case(
+            "create_truncates",
+            "O_CREAT|O_TRUNC of a file that the kernel did not know to be there",
+            |ctx, here, behind| {
+                fs::write(behind.join("there"), b"contents")?;
+                let unknown = Rule::on("LOOKUP").name("there").once();
+                ctx.fixture().rule(unknown.with("result", libc::ENOENT))?;
+                let flags = OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_WRONLY;
+                let fd = sys::open(&here.join("there"), flags)?;
+                ensure_eq!(fs::metadata(behind.join("there"))?.len(), 0);
+                // The VFS takes the file for new, and sends no setattr.
+                ensure_eq!(nix::sys::stat::fstat(&fd)?.st_size, 0);
+                Ok(())
+            },
+        ),
+        case(
+            "truncating_open_fails",
+            "O_TRUNC that fails when the cache manager has truncated: the length is asked for",
+            |ctx, here, behind| {
+                let path = here.join("f");
+                fs::write(behind.join("f"), b"twelve bytes")?;
+                ensure_eq!(fs::metadata(&path)?.len(), 12);
+                ctx.fixture()
+                    .rule(Rule::on("SETATTR").once().with("result", libc::EACCES))?;
+                let flags = OFlag::O_WRONLY | OFlag::O_TRUNC;
+                ensure_eq!(sys::open(&path, flags).err(), Some(Errno::EACCES));
+                ensure_eq!(fs::metadata(behind.join("f"))?.len(), 0, "behind");
+                ensure_eq!(fs::metadata(&path)?.len(), 0, "through Coda");
+                Ok(())
+            },
+        )
+        .tag("truncating_open_fails"),
+        case(
             "create_excl",
             "O_EXCL of an existing file",
             |_, here, behind| {
