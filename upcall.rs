@@ -728,7 +728,8 @@ impl Comm {
     /// much of it was taken.
     ///
     /// `ESRCH`: nobody waits for it. `EBADF`: the container is not an open file; the one who wants
-    /// to open gets the same error. `EINVAL`: it is too short; the one who waits gets `EIO`.
+    /// to open gets the same error. `EINVAL`: it is neither a file nor a directory, and likewise; or
+    /// the reply is too short, and the one who waits gets `EIO`.
     pub(crate) fn reply(&self, header: OutHeader, buf: KVVec<u8>, sent: usize) -> Result<usize> {
         let mut buf = buf;
         let mut state = self.state.lock();
@@ -782,9 +783,13 @@ impl Comm {
             }
             Ok(None) => (Ok(reply), Ok(taken)),
             Ok(Some(fd)) => match backing::get_file(fd) {
-                Ok(file) => {
+                Ok(file) if backing::can_serve(&file) => {
                     reply.file = Some(file);
                     (Ok(reply), Ok(taken))
+                }
+                Ok(_) => {
+                    warn_limited!("container {} is no file and no directory\n", fd as i32);
+                    (Err(EINVAL), Err(EINVAL))
                 }
                 Err(err) => {
                     warn_limited!("container {} is not an open descriptor\n", fd as i32);

@@ -1119,3 +1119,11 @@ pub(crate) fn get_file(fd: u32) -> Result<ARef<AnyFile>> {
     // file are ever used (see `BackingFile::open`), never its position.
     Ok(unsafe { ARef::from_raw(file.cast()) })
 }
+
+/// Whether `file` is of a kind that [`BackingFile::open`] takes: a regular file or a directory. What
+/// is refused here cannot be held by whoever waits to open it.
+pub(crate) fn can_serve(file: &AnyFile) -> bool {
+    // SAFETY: The file is alive, and so is its inode; the type never changes.
+    let kind = unsafe { u32::from((*(*file.as_ptr()).f_inode).i_mode) & mode::S_IFMT };
+    matches!(kind, mode::S_IFREG | mode::S_IFDIR)
+}

@@ -403,8 +403,10 @@ impl Server {
                 );
             }
             // ESRCH: the caller was interrupted and has left before our reply
-            // came. It has no open file then, and we must not think so.
-            if time == 0 && opened && sent == Err(Errno::SRCH) {
+            // came. EBADF, EINVAL: the kernel cannot use what we gave it. There
+            // is no open file then, and we must not think so.
+            let refused = matches!(sent, Err(Errno::SRCH | Errno::BADF | Errno::INVAL));
+            if time == 0 && opened && refused {
                 self.undo_open(job);
             }
         }

@@ -2,6 +2,7 @@
 
 //! Cache managers, mounts and callers that come and go.
 
+use crate::device;
 use coda_selftests::containers;
 use coda_selftests::map::{Map, PAGE};
 use coda_selftests::sys::{self, Child, child, sleep_for_ever};
@@ -59,29 +60,29 @@ fn manager(fixture: &Fixture) -> Result<Pid> {
     ))
 }
 
-/// The cache manager's own descriptor of the device, as a copy.
-fn steal_device(fixture: &Fixture) -> Result<OwnedFd> {
+/// The number that the cache manager's descriptor of the device has there.
+fn device_number(fixture: &Fixture) -> Result<i32> {
     let pid = manager(fixture)?;
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
         let entry = entry?;
-        let is_device = fs::read_link(entry.path())?.starts_with("/dev");
-        if is_device
-            && fs::read_link(entry.path())?
-                .to_string_lossy()
-                .contains("cfs")
-        {
-            let number: i32 = entry.file_name().to_string_lossy().parse()?;
-            // SAFETY: numbers only.
-            let pidfd =
-                sys::fd_from(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
-            use std::os::fd::AsRawFd;
-            // SAFETY: numbers only.
-            return Ok(sys::fd_from(unsafe {
-                libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0)
-            })?);
+        let target = fs::read_link(entry.path())?;
+        if target.starts_with("/dev") && target.to_string_lossy().contains("cfs") {
+            return Ok(entry.file_name().to_string_lossy().parse()?);
         }
     }
     bail!("it has no device open")
+}
+
+/// The cache manager's own descriptor of the device, as a copy.
+fn steal_device(fixture: &Fixture) -> Result<OwnedFd> {
+    use std::os::fd::AsRawFd;
+    let (pid, number) = (manager(fixture)?, device_number(fixture)?);
+    // SAFETY: numbers only.
+    let pidfd = sys::fd_from(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    // SAFETY: numbers only.
+    Ok(sys::fd_from(unsafe {
+        libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0)
+    })?)
 }
 
 /// Callers that are killed while answers are on their way, many times.
@@ -170,6 +171,29 @@ pub fn cases() -> Vec<Case> {
                 fixture.kill_manager()
             },
         ),
+        case(
+            "container_is_device",
+            "it answers an open with its own device, and dies: the device is free",
+            |fixture| {
+                fs::write(fixture.root.join("f"), b"")?;
+                let number = device_number(fixture)?;
+                fixture.rule(Rule::on("OPEN_BY_FD").with("fd", number))?;
+                // Were there a close, nobody would answer it.
+                fixture.rule(Rule::on("CLOSE").with("never", true))?;
+                let path = fixture.mnt.join("f");
+                let kid = child(|_| {
+                    ensure_eq!(sys::open(&path, OFlag::O_RDWR).err(), Some(Errno::EINVAL));
+                    Ok(())
+                })?;
+                let asked = kid.succeed_within(5);
+                fixture.kill_manager()?;
+                wait_for("the device", patience(5), || {
+                    Ok(device::open(0).ok().map(drop))
+                })?;
+                asked
+            },
+        )
+        .tag("odd_container"),
         case(
             "dead_mount",
             "a mount whose cache manager is gone says so, and can be left",

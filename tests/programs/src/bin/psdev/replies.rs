@@ -442,6 +442,34 @@ pub fn cases() -> Vec<Case> {
             std::mem::forget(ends);
             Ok(path)
         }),
+        case(
+            "container_refused",
+            "the reply with a container that is no file and no directory is refused",
+            |t| {
+                fs::write(t.behind.join("f"), b"contents")?;
+                let fid = t.ctx.fixture().fid(&format!("{}/f", t.ctx.name))?;
+                let fifo = t.behind.join("fifo");
+                mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR)?;
+                let ends = sys::open(&fifo, OFlag::O_RDWR)?;
+                let mut watch = t.ctx.fixture().watch()?;
+                for (n, path) in [Path::new("/dev/null"), &fifo].into_iter().enumerate() {
+                    let path = path.to_string_lossy().into_owned();
+                    t.rule(Rule::on("OPEN_BY_FD").once().with("container", path))?;
+                    let opened = sys::open(&t.here.join("f"), OFlag::O_RDWR | OFlag::O_NONBLOCK);
+                    ensure_eq!(opened.err(), Some(Errno::EINVAL));
+                    let refused = |e: &&ktest::Event| {
+                        e.text("ev") == "sent" && e.number("errno") == Some(libc::EINVAL.into())
+                    };
+                    watch.wait("the refusal", patience(5), |events| {
+                        (events.iter().filter(refused).count() > n).then_some(())
+                    })?;
+                }
+                sys::close(ends)?;
+                ensure_eq!(watch.requests("CLOSE", &fid)?.len(), 0, "closes");
+                Ok(())
+            },
+        )
+        .tag("odd_container"),
         odd("container_proc", "a container in /proc", |_| {
             Ok("/proc/version".into())
         }),
