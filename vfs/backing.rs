@@ -439,12 +439,14 @@ impl<H: BackingHooks> State<H> {
         // operation.
         unsafe {
             let state = Self::expect(file);
-            let Some(fallocate) = (*state.host_f_op).fallocate else {
+            if (*state.host_f_op).fallocate.is_none() {
                 return Error::from(EOPNOTSUPP).to_errno() as c_long;
-            };
+            }
             let inode = (*file).f_inode;
             let size = helpers::vfsh_inode_size(inode);
-            let ret = fallocate(file, mode, offset, len);
+            // `madvise(2)` comes with the credentials of its caller.
+            let ret =
+                helpers::vfsh_file_fallocate_as_opener(file, state.host_f_op, mode, offset, len);
             let is = |err: Error| err.to_errno() as c_long == ret;
             let refused = [EINVAL, EPERM, EBADF, EFBIG, ENODEV, ETXTBSY]
                 .into_iter()

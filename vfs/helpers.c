@@ -399,6 +399,17 @@ int vfsh_backing_fallocate(struct file *user, struct file *file, int mode,
 	return ret;
 }
 
+long vfsh_file_fallocate_as_opener(struct file *file,
+				   const struct file_operations *fops,
+				   int mode, loff_t offset, loff_t len)
+{
+	const struct cred *caller = override_creds(file->f_cred);
+	long ret = fops->fallocate(file, mode, offset, len);
+
+	revert_creds(caller);
+	return ret;
+}
+
 /*
  * The lock is that of fdget_pos(), which is what makes a system call the only one
  * that lists a file's directory: hosts keep a cursor with the file.  The reader

@@ -136,6 +136,9 @@ void vfsh_file_set_direct(struct file *file, bool direct);
 void vfsh_init_sync_kiocb(struct kiocb *kiocb, struct file *file);
 int vfsh_backing_fallocate(struct file *user, struct file *file, int mode,
 			   loff_t offset, loff_t len);
+long vfsh_file_fallocate_as_opener(struct file *file,
+				   const struct file_operations *fops,
+				   int mode, loff_t offset, loff_t len);
 int vfsh_iterate_dir_at(struct file *file, struct dir_context *ctx);
 bool vfsh_module_in_use(struct module *mod);
 size_t vfsh_iov_iter_count(const struct iov_iter *iter);

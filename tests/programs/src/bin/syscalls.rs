@@ -573,6 +573,26 @@ fn permissions() -> Vec<Case> {
         )
         .tag("set_id"),
         case(
+            "set_id_madv_remove",
+            "MADV_REMOVE by somebody: what stat(2) shows of set-id bits is so",
+            |_, here, behind| {
+                let there = behind.join("f");
+                fs::write(&there, vec![b'x'; 2 * PAGE])?;
+                nix::unistd::chown(&there, Some(Uid::from_raw(1000)), None)?;
+                fs::set_permissions(&there, fs::Permissions::from_mode(0o6755))?;
+                let path = here.join("f");
+                as_user(1000, || {
+                    let fd = sys::open(&path, OFlag::O_RDWR)?;
+                    let map = Map::shared(&fd, 2 * PAGE)?;
+                    Ok(map.advise_pages(0, 1, libc::MADV_REMOVE)?)
+                })?;
+                ensure_eq!(fs::read(&there)?[0], 0);
+                let mode = |path| fs::metadata(path).map(|m| m.mode() & 0o7777);
+                ensure_eq!(mode(&path)?, mode(&there)?);
+                Ok(())
+            },
+        ),
+        case(
             "directory_search",
             "a directory that may not be searched",
             |_, here, behind| {
