@@ -54,13 +54,18 @@ fn refuse_control(dir: &INode<Coda>, name: Name<'_>) -> Result {
 }
 
 /// Makes an object by an upcall that answers with its fid and attributes.
-fn make(dir: &INode<Coda>, msg: Message) -> Result<InodeRef<'_, Coda>> {
+fn make<'a>(dir: &'a INode<Coda>, msg: Message) -> Result<InodeRef<'a, Coda>> {
     let reply = comm(dir).upcall(msg)?;
-    let mut body = reply.body();
-    let (fid, attr) = (body.fid()?, body.attr()?);
-    let inode = cnode::get(dir.super_block(), &fid, &attr)?;
-    // It may be in memory: the name was there after all, and the kernel did not know.
-    inode.set_attr(&attr);
+    let find = || -> Result<InodeRef<'a, Coda>> {
+        let mut body = reply.body();
+        let (fid, attr) = (body.fid()?, body.attr()?);
+        let inode = cnode::get(dir.super_block(), &fid, &attr)?;
+        // It may be in memory: the name was there after all, and the kernel did not know.
+        inode.set_attr(&attr);
+        Ok(inode)
+    };
+    // What was made is there, if it can be had or not: the directory's attributes are others now.
+    let inode = find().inspect_err(|_| dir.data().flag(cnode::VATTR))?;
     dir.touch();
     Ok(inode)
 }
