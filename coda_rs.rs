@@ -16,6 +16,7 @@ mod vfs;
 
 mod cnode;
 mod dir;
+mod dirent;
 mod downcall;
 mod file;
 mod inode;

@@ -5,13 +5,11 @@
 
 use crate::{
     cnode,
+    dirent::{Found, Record},
     file::handle,
     inode::{comm, Coda},
     pioctl,
-    vfs::{
-        errno::ENAMETOOLONG, file::DirEmitter, inode::InodeRef, task, warn_limited, File, INode,
-        Name,
-    },
+    vfs::{file::DirEmitter, inode::InodeRef, task, warn_limited, File, INode, Name},
     wire::{self, Fid, Message},
 };
 use kernel::prelude::*;
@@ -133,9 +131,6 @@ pub(crate) fn link(inode: &INode<Coda>, dir: &INode<Coda>, name: Name<'_>) -> Re
 /// As `coda_symlink()`.
 pub(crate) fn symlink(dir: &INode<Coda>, name: Name<'_>, target: &[u8]) -> Result {
     refuse_control(dir, name)?;
-    if target.len() > wire::MAXPATHLEN {
-        return Err(ENAMETOOLONG.into());
-    }
     comm(dir).upcall(Message::symlink(
         &dir.data().fid(),
         name.as_bytes(),
@@ -216,122 +211,31 @@ pub(crate) fn readdir(file: &File<Coda>, emitter: &mut DirEmitter<'_>) -> Result
     list_venus_dirents(file, emitter)
 }
 
-/// The first bytes of a `struct venus_dirent`, before the name: `d_fileno`, `d_reclen`, `d_type`,
-/// `d_namlen`.
-const DIRENT_HEADER: usize = 8;
-
-/// Lists the `struct venus_dirent`s in a container that is a file. Its positions, moved by two for
-/// `.` and `..`, are those of the listing.
+/// Lists the `struct venus_dirent`s in a container that is a file.
 fn list_venus_dirents(file: &File<Coda>, emitter: &mut DirEmitter<'_>) -> Result {
     let container = &handle(file)?.container;
     if !emitter.dots() {
         return Ok(());
     }
-    let mut record = [0u8; DIRENT_HEADER + wire::MAXNAMLEN + 1];
+    let mut record = Record::new();
     loop {
-        let position = emitter.position();
-        let len = container.read_at(&mut record, position - 2)?;
-        if len == 0 {
-            return Ok(());
-        }
-        let Some(entry) = DirEntry::parse(record.get(..len).unwrap_or_default()) else {
-            let fid: Fid = file.inode().data().fid();
-            warn_limited!("directory {fid} is malformed at {}\n", position - 2);
-            return Err(EBADF);
+        let read_at = |buf: &mut [u8], offset| container.read_at(buf, offset);
+        let entry = match record.read(emitter.position(), read_at)? {
+            Found::End => return Ok(()),
+            Found::Record(entry) => entry,
+            Found::Nonsense(offset) => {
+                let fid: Fid = file.inode().data().fid();
+                warn_limited!("directory {fid} is malformed at {offset}\n");
+                return Err(EBADF);
+            }
         };
         if entry.is_shown() && !emitter.entry(entry.name, entry.ino.into(), entry.kind) {
             return Ok(());
         }
-        let next = position.checked_add(entry.record_len.into()).ok_or(EBADF)?;
-        emitter.set_position(next);
+        emitter.set_position(entry.next);
         // The container may be long, and have nothing to show.
         if task::is_killed() {
             return Err(EINTR);
         }
-    }
-}
-
-struct DirEntry<'a> {
-    ino: u32,
-    record_len: u16,
-    kind: u8,
-    name: &'a [u8],
-}
-
-impl<'a> DirEntry<'a> {
-    /// Reads a record; `None` if it is cut off or makes no sense.
-    fn parse(record: &'a [u8]) -> Option<Self> {
-        let (header, rest) = record.split_first_chunk::<DIRENT_HEADER>()?;
-        let [i0, i1, i2, i3, r0, r1, kind, name_len] = *header;
-        let record_len = u16::from_ne_bytes([r0, r1]);
-        if usize::from(record_len) < DIRENT_HEADER + usize::from(name_len) {
-            return None;
-        }
-        Some(Self {
-            ino: u32::from_ne_bytes([i0, i1, i2, i3]),
-            record_len,
-            // The values of `CDT_*` are those of `DT_*`; what is none of them is unknown.
-            kind: if matches!(kind, 1 | 2 | 4 | 6 | 8 | 10 | 12 | 14) {
-                kind
-            } else {
-                0
-            },
-            name: rest.get(..usize::from(name_len))?,
-        })
-    }
-
-    /// Whether it is an entry, and neither `.` nor `..`, which were emitted already.
-    fn is_shown(&self) -> bool {
-        self.ino != 0 && !matches!(self.name, [] | b"." | b"..")
-    }
-}
-
-#[kunit_tests(coda_rs_dir)]
-mod tests {
-    use super::*;
-
-    fn record(ino: u32, len: u16, kind: u8, name: &[u8]) -> Result<KVec<u8>> {
-        let mut bytes = KVec::new();
-        bytes.extend_from_slice(&ino.to_ne_bytes(), GFP_KERNEL)?;
-        bytes.extend_from_slice(&len.to_ne_bytes(), GFP_KERNEL)?;
-        bytes.extend_from_slice(&[kind, name.len() as u8], GFP_KERNEL)?;
-        bytes.extend_from_slice(name, GFP_KERNEL)?;
-        Ok(bytes)
-    }
-
-    #[test]
-    fn entry_is_parsed() -> Result {
-        let bytes = record(7, 16, 8, b"name")?;
-        let entry = DirEntry::parse(&bytes).ok_or(EIO)?;
-        assert!(entry.is_shown());
-        assert_eq!(entry.name, b"name");
-        assert_eq!(entry.ino, 7);
-        assert_eq!(entry.kind, 8);
-        Ok(())
-    }
-
-    #[test]
-    fn nonsense_is_refused() -> Result {
-        // The record is shorter than its name.
-        assert!(DirEntry::parse(&record(7, 9, 8, b"name")?).is_none());
-        assert!(DirEntry::parse(&record(7, 0, 8, b"")?).is_none());
-        // It is cut off.
-        let bytes = record(7, 16, 8, b"name")?;
-        assert!(DirEntry::parse(bytes.get(..10).ok_or(EIO)?).is_none());
-        assert!(DirEntry::parse(bytes.get(..7).ok_or(EIO)?).is_none());
-        Ok(())
-    }
-
-    #[test]
-    fn dots_and_holes_are_not_shown() -> Result {
-        for (ino, name) in [(0, &b"gone"[..]), (1, b"."), (1, b".."), (1, b"")] {
-            let bytes = record(ino, 16, 4, name)?;
-            assert!(!DirEntry::parse(&bytes).ok_or(EIO)?.is_shown());
-        }
-        let bytes = record(1, 16, 3, b"...")?;
-        let entry = DirEntry::parse(&bytes).ok_or(EIO)?;
-        assert!(entry.is_shown());
-        assert_eq!(entry.kind, 0);
-        Ok(())
     }
 }

@@ -12,6 +12,7 @@
 //! length.
 
 use crate::vfs::{
+    errno::ENAMETOOLONG,
     inode::{mode, Attr, TimeSpec},
     warn_limited,
 };
@@ -243,14 +244,17 @@ impl Encoder {
         self.fill(end)
     }
 
-    /// A name with its terminator, padded to a word if `padded`.
-    fn name(&mut self, name: &[u8], padded: bool) -> Result {
-        self.bytes(name)?;
-        self.bytes(&[0])?;
-        if padded {
-            self.align(4)?;
+    /// A name with its terminator. `ENAMETOOLONG` if the protocol has none as long.
+    fn name(&mut self, name: &[u8]) -> Result {
+        self.string(name, MAXNAMLEN)
+    }
+
+    fn string(&mut self, string: &[u8], longest: usize) -> Result {
+        if string.len() > longest {
+            return Err(ENAMETOOLONG.into());
         }
-        Ok(())
+        self.bytes(string)?;
+        self.bytes(&[0])
     }
 
     /// Ends the message, which leaves room for a reply of `reply` bytes.
@@ -405,7 +409,7 @@ impl Message {
         let mut msg = Self::about(op::LOOKUP, dir)?;
         msg.i32(NAME as i32)?;
         msg.i32(CLU_CASE_SENSITIVE)?;
-        msg.name(name, false)?;
+        msg.name(name)?;
         msg.finish(size::LOOKUP_OUT)
     }
 
@@ -419,7 +423,7 @@ impl Message {
         msg.u32(mode)?;
         msg.i32(NAME as i32)?;
         msg.align(8)?;
-        msg.name(name, false)?;
+        msg.name(name)?;
         msg.finish(size::MADE_OUT)
     }
 
@@ -430,7 +434,7 @@ impl Message {
         msg.new_object(mode, 0)?;
         msg.i32(NAME as i32)?;
         msg.align(8)?;
-        msg.name(name, false)?;
+        msg.name(name)?;
         msg.finish(size::MADE_OUT)
     }
 
@@ -438,7 +442,7 @@ impl Message {
         const NAME: usize = size::IN_HDR + Fid::SIZE + 4;
         let mut msg = Self::about(opcode, dir)?;
         msg.i32(NAME as i32)?;
-        msg.name(name, false)?;
+        msg.name(name)?;
         msg.finish(0)
     }
 
@@ -458,7 +462,7 @@ impl Message {
         let mut msg = Self::about(op::LINK, fid)?;
         msg.fid(dir)?;
         msg.i32(NAME as i32)?;
-        msg.name(name, false)?;
+        msg.name(name)?;
         msg.finish(0)
     }
 
@@ -474,8 +478,9 @@ impl Message {
         msg.i32(NAMES as i32)?;
         msg.fid(new_dir)?;
         msg.i32((NAMES + (old_name.len() + 1).next_multiple_of(4)) as i32)?;
-        msg.name(old_name, true)?;
-        msg.name(new_name, true)?;
+        msg.name(old_name)?;
+        msg.align(4)?;
+        msg.name(new_name)?;
         msg.finish(NAMES + old_name.len() + new_name.len() + 8)
     }
 
@@ -488,8 +493,9 @@ impl Message {
         msg.fill(40 + size::VATTR)?;
         msg.i32((NAMES + (target.len() + 1).next_multiple_of(4)) as i32)?;
         msg.align(8)?;
-        msg.name(target, true)?;
-        msg.name(name, true)?;
+        msg.string(target, MAXPATHLEN)?;
+        msg.align(4)?;
+        msg.name(name)?;
         msg.finish(NAMES + target.len() + name.len() + 8)
     }
 
@@ -921,6 +927,20 @@ mod tests {
         assert_eq!(word(&msg, offset_of!(h::coda_access_intent_in, count)), 10);
         assert_eq!(word(&msg, offset_of!(h::coda_access_intent_in, pos)), 20);
         assert_eq!(word(&msg, offset_of!(h::coda_access_intent_in, type_)), 3);
+        Ok(())
+    }
+
+    #[test]
+    fn names_have_a_longest() -> Result {
+        let long = [b'n'; MAXPATHLEN + 1];
+        let (name, target) = (&long[..MAXNAMLEN], &long[..MAXPATHLEN]);
+        assert!(Message::lookup(&FID, name).is_ok());
+        assert!(Message::symlink(&FID, name, target).is_ok());
+        let refused = |msg: Result<Message>| msg.err() == Some(ENAMETOOLONG.into());
+        assert!(refused(Message::lookup(&FID, &long[..=MAXNAMLEN])));
+        assert!(refused(Message::rename(&FID, name, &FID, target)));
+        assert!(refused(Message::symlink(&FID, target, target)));
+        assert!(refused(Message::symlink(&FID, name, &long)));
         Ok(())
     }
 
