@@ -182,7 +182,10 @@ impl Rules {
             if let Some(count) = rule.pattern.count.as_mut() {
                 *count -= 1;
             }
-            rule.hits += 1;
+            // What is to happen late counts when it has come so far.
+            if !rule.effect.late {
+                rule.hits += 1;
+            }
             let met = Met {
                 id: rule.id,
                 effect: rule.effect.clone(),
@@ -246,6 +249,11 @@ impl Rules {
             .delay_ms
             .map(|ms| Instant::now() + Duration::from_millis(ms));
         let mut state = self.state();
+        let late = |rule: &&mut Rule| met.effect.late && rule.id == met.id;
+        if let Some(rule) = state.rules.iter_mut().find(late) {
+            rule.hits += 1;
+            self.changed.notify_all();
+        }
         loop {
             let held = met.effect.hold && state.rules.iter().any(|r| r.id == met.id && !r.released);
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
