@@ -348,7 +348,7 @@ less_memory() {
 }
 echo "==> Memory"
 echo "Memory:" >>"$state/failures"
-less_memory control-c test 10
+less_memory control-c test 15
 [ -z "$long" ] || less_memory memory-c memory-ours 1
 
 # The selftests left their traces, too; those of psdev and churn depend on time

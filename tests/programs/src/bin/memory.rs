@@ -24,7 +24,7 @@ struct Args {
 
 /// By how many objects the statistics of a slab cache may be wrong, which count what each CPU has set
 /// aside as used, or not.
-const SPARE: u64 = 200;
+const SPARE: u64 = 400;
 
 /// How many files a directory has.
 const A_DIRECTORY: usize = 1000;
