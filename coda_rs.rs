@@ -40,27 +40,33 @@ module! {
     alias: ["fs-coda", "char-major-67-*"],
 }
 
-/// What the module holds while it is loaded. Fields drop in order: the file system type first, so
-/// that no mount can begin while the device goes.
-#[pin_data]
-struct CodaModule {
-    #[pin]
-    _fs: vfs::fs::Registration<Coda>,
-    #[pin]
-    _sysctl: vfs::sysctl::Directory<3>,
-    #[pin]
-    _psdev: vfs::chrdev::Registration<Psdev>,
+/// What the module is made of.
+struct Parts;
+
+impl vfs::module::Parts<3> for Parts {
+    type FileSystem = Coda;
+    type Device = Psdev;
+    const SYSCTLS: &'static CStr = c"coda";
+
+    fn device() -> impl PinInit<Psdev, Error> {
+        Psdev::new()
+    }
+
+    fn sysctls() -> &'static [vfs::sysctl::Entry; 3] {
+        sysctl::entries()
+    }
 }
 
-impl kernel::InPlaceModule for CodaModule {
-    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        // Where the C module is loaded, it is the file system type that is taken first. The device
-        // comes last: with it things begin.
-        try_pin_init!(Self {
-            _fs <- vfs::fs::Registration::new(),
-            _sysctl <- sysctl::directory(),
-            _psdev <- vfs::chrdev::Registration::new(Psdev::new()),
-        })
+type CodaModule = vfs::module::Module<Parts, 3>;
+
+#[kunit_tests(coda_rs_module)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_one_module() {
+        let second = KBox::pin_init(CodaModule::new(), GFP_KERNEL);
+        assert_eq!(second.err(), Some(EEXIST));
     }
 }
 

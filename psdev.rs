@@ -7,7 +7,7 @@ use crate::{
     downcall,
     upcall::Comm,
     vfs::{
-        chrdev::{CharDevice, Ready},
+        chrdev::{open_device, CharDevice, Ready},
         file::is_nonblocking,
         task,
     },
@@ -47,7 +47,7 @@ impl Psdev {
 
     /// The conversation of the device that `file` is, if it is one.
     pub(crate) fn comm(file: &File) -> Option<Arc<Comm>> {
-        crate::vfs::chrdev::Registration::<Psdev>::of_file(file)
+        open_device::<Psdev>(file)
     }
 }
 

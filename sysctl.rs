@@ -3,8 +3,7 @@
 
 //! What the administrator can set, in `/proc/sys/coda`.
 
-use crate::vfs::sysctl::{Directory, Entry, Number};
-use kernel::prelude::*;
+use crate::vfs::sysctl::{Entry, Number};
 
 static TIMEOUT: Number = Number::new(30);
 static HARD: Number = Number::new(0);
@@ -21,8 +20,8 @@ pub(crate) fn hard() -> bool {
     HARD.get() != 0
 }
 
-/// The directory.
-pub(crate) fn directory() -> impl PinInit<Directory<3>, Error> {
+/// All of them.
+pub(crate) fn entries() -> &'static [Entry; 3] {
     static ENTRIES: [Entry; 3] = [
         Entry {
             name: c"timeout",
@@ -41,5 +40,5 @@ pub(crate) fn directory() -> impl PinInit<Directory<3>, Error> {
             mode: 0o600,
         },
     ];
-    Directory::new(c"coda", &ENTRIES)
+    &ENTRIES
 }

@@ -5,7 +5,7 @@
 //! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h),
 //! [`include/linux/device.h`](srctree/include/linux/device.h).
 
-use super::{bindings as helpers, to_int, to_isize};
+use super::{bindings as helpers, module, to_int, to_isize};
 use core::{
     marker::{PhantomData, PhantomPinned},
     ptr::NonNull,
@@ -56,69 +56,140 @@ pub(crate) trait CharDevice: Send + Sync + Sized + 'static {
     fn ioctl(open: ArcBorrow<'_, Self::Open>, cmd: u32, arg: usize) -> Result<isize>;
 }
 
-/// The device nodes of a family.
+/// The open device of family `T` that `file` is, if it is one.
+pub(crate) fn open_device<T: CharDevice>(file: &File) -> Option<Arc<T::Open>> {
+    Registration::<T>::of_file(file)
+}
+
+/// What a family has before any device of it can be used: the numbers, and the class.
 ///
 /// # Invariants
 ///
-/// `class` is a class of ours with a device for each minor number below `minors`.
-struct Nodes<T: CharDevice> {
+/// The numbers are reserved, and `class` is a class, for this family.
+pub(super) struct Family<T: CharDevice> {
     class: NonNull<bindings::class>,
-    minors: u32,
+    // Dropped after the class.
+    _numbers: Numbers<T>,
+}
+
+// SAFETY: Numbers and classes may be used from any thread.
+unsafe impl<T: CharDevice> Send for Family<T> {}
+// SAFETY: As above.
+unsafe impl<T: CharDevice> Sync for Family<T> {}
+
+/// # Invariants
+///
+/// The numbers of the family are reserved.
+struct Numbers<T: CharDevice>(PhantomData<T>);
+
+impl<T: CharDevice> Numbers<T> {
+    fn new() -> Result<Self> {
+        // SAFETY: The name is static.
+        to_result(unsafe {
+            helpers::vfsh_chrdev_reserve(T::MAJOR, T::MINORS, T::NAME.as_char_ptr())
+        })?;
+        // INVARIANT: As reserved.
+        Ok(Self(PhantomData))
+    }
+}
+
+impl<T: CharDevice> Drop for Numbers<T> {
+    fn drop(&mut self) {
+        // SAFETY: They are reserved by the type invariants.
+        unsafe { helpers::vfsh_chrdev_unreserve(T::MAJOR, T::MINORS) };
+    }
+}
+
+impl<T: CharDevice> Family<T> {
+    /// Reserves the numbers, and makes the class; `EBUSY` if somebody else has the numbers.
+    pub(super) fn new() -> Result<Self> {
+        let numbers = Numbers::new()?;
+        // SAFETY: The name is static.
+        let class = from_err_ptr(unsafe { helpers::vfsh_class_create(T::NAME.as_char_ptr()) })?;
+        // INVARIANT: Both were made just now.
+        Ok(Self {
+            class: NonNull::new(class).ok_or(ENOMEM)?,
+            _numbers: numbers,
+        })
+    }
+}
+
+impl<T: CharDevice> Drop for Family<T> {
+    fn drop(&mut self) {
+        // SAFETY: The class is ours, and this is its last use.
+        unsafe { bindings::class_destroy(self.class.as_ptr()) };
+    }
+}
+
+/// The device nodes of a family. They are there only while something answers: the kernel would ask
+/// for a module that does.
+///
+/// # Invariants
+///
+/// `class` is that of the family, and outlives this.
+pub(super) struct Nodes<T: CharDevice> {
+    class: NonNull<bindings::class>,
     _t: PhantomData<T>,
 }
 
+// SAFETY: Devices may be destroyed by any thread.
+unsafe impl<T: CharDevice> Send for Nodes<T> {}
+// SAFETY: There is nothing to be done with a `&Nodes`.
+unsafe impl<T: CharDevice> Sync for Nodes<T> {}
+
 impl<T: CharDevice> Nodes<T> {
-    fn new() -> Result<Self> {
-        // SAFETY: The name is static.
-        let class = from_err_ptr(unsafe { helpers::vfsh_class_create(T::NAME.as_char_ptr()) })?;
-        // INVARIANT: No device yet; each is counted as it is made.
-        let mut nodes = Self {
-            class: NonNull::new(class).ok_or(ENOMEM)?,
-            minors: 0,
-            _t: PhantomData,
-        };
-        while nodes.minors < T::MINORS {
+    /// Makes the nodes. It does without one that cannot be made: devices may be in use by now, so
+    /// there is no going back.
+    ///
+    /// # Safety
+    ///
+    /// `family` is dropped after this.
+    pub(super) unsafe fn new(family: &Family<T>) -> Self {
+        for minor in 0..T::MINORS {
             // SAFETY: The class is ours; the name of the node is a plain prefix.
-            to_result(unsafe {
+            let made = to_result(unsafe {
                 helpers::vfsh_device_create(
-                    nodes.class.as_ptr(),
+                    family.class.as_ptr(),
                     T::MAJOR,
-                    nodes.minors,
+                    minor,
                     T::NODE.as_char_ptr(),
                 )
-            })?;
-            nodes.minors += 1;
+            });
+            if let Err(err) = made {
+                pr_warn!("no device node for minor number {minor}: {err:?}\n");
+            }
         }
-        Ok(nodes)
+        // INVARIANT: The caller's promise.
+        Self {
+            class: family.class,
+            _t: PhantomData,
+        }
     }
 }
 
 impl<T: CharDevice> Drop for Nodes<T> {
     fn drop(&mut self) {
-        // SAFETY: The class and these devices of it are ours, and this is their last use.
-        unsafe {
-            for minor in 0..self.minors {
-                helpers::vfsh_device_destroy(self.class.as_ptr(), T::MAJOR, minor);
-            }
-            bindings::class_destroy(self.class.as_ptr());
+        for minor in 0..T::MINORS {
+            // SAFETY: The class is there by the type invariants, and its devices are ours; nothing
+            // happens for one that was not made.
+            unsafe { helpers::vfsh_device_destroy(self.class.as_ptr(), T::MAJOR, minor) };
         }
     }
 }
 
 /// A registered family of character devices.
 ///
-/// It is to live as long as the module: dropping it earlier is a panic, since somebody may have a
-/// device open.
+/// Dropping it while the module is in use is a panic, since somebody may have a device open.
 ///
 /// # Invariants
 ///
-/// `fops` is the table of the registered major number, embedded here: an open device's `f_op` leads
-/// back to the registration.
+/// `cdev` is registered with the numbers of the family. `fops` is its table, embedded here: an open
+/// device's `f_op` leads back to the registration.
 #[pin_data(PinnedDrop)]
-pub(crate) struct Registration<T: CharDevice> {
+pub(super) struct Registration<T: CharDevice> {
     #[pin]
     fops: Opaque<bindings::file_operations>,
-    _nodes: Nodes<T>,
+    cdev: NonNull<bindings::cdev>,
     #[pin]
     device: T,
     #[pin]
@@ -131,15 +202,20 @@ unsafe impl<T: CharDevice> Send for Registration<T> {}
 unsafe impl<T: CharDevice> Sync for Registration<T> {}
 
 impl<T: CharDevice> Registration<T> {
-    /// Makes the device nodes and registers the major number: last, as from then on a device can be
-    /// opened.
-    pub(crate) fn new(device: impl PinInit<T, Error>) -> impl PinInit<Self, Error> {
-        try_pin_init!(Self {
+    /// Registers the devices: from then on, who has a node can open it.
+    ///
+    /// # Safety
+    ///
+    /// It is dropped before the module goes, and `family` after it.
+    pub(super) unsafe fn new(
+        _family: &Family<T>,
+        device: impl PinInit<T, Error>,
+    ) -> impl PinInit<Self, Error> {
+        try_pin_init!(&this in Self {
             device <- device,
-            _nodes: Nodes::new()?,
-            fops <- Opaque::try_ffi_init(|slot: *mut bindings::file_operations| {
+            fops <- Opaque::ffi_init(|slot: *mut bindings::file_operations| {
                 let fops = bindings::file_operations {
-                    owner: super::this_module(),
+                    owner: module::this_module(),
                     open: Some(Self::fops_open),
                     release: Some(Self::fops_release),
                     read: Some(Self::fops_read),
@@ -149,25 +225,28 @@ impl<T: CharDevice> Registration<T> {
                     llseek: Some(bindings::noop_llseek),
                     ..pin_init::zeroed()
                 };
-                // SAFETY: The slot is valid for writes and pinned, and `device` is initialised.
-                // INVARIANT: The table is registered and embedded in the registration.
-                unsafe {
-                    slot.write(fops);
-                    to_result(bindings::__register_chrdev(
-                        T::MAJOR,
-                        0,
-                        T::MINORS,
-                        T::NAME.as_char_ptr(),
-                        slot,
-                    ))
-                }
+                // SAFETY: The slot is valid for writes.
+                unsafe { slot.write(fops) };
             }),
+            cdev: {
+                // SAFETY: The table and `device` are initialised above and pinned. The numbers are
+                // reserved for this family.
+                // INVARIANT: The table is embedded in the registration.
+                let cdev = from_err_ptr(unsafe {
+                    helpers::vfsh_chrdev_add(
+                        T::MAJOR,
+                        T::MINORS,
+                        core::ptr::addr_of!((*this.as_ptr()).fops).cast(),
+                    )
+                })?;
+                NonNull::new(cdev).ok_or(ENOMEM)?
+            },
             _pin: PhantomPinned,
         })
     }
 
-    /// The open device that `file` is, if it is one of this family.
-    pub(crate) fn of_file(file: &File) -> Option<Arc<T::Open>> {
+    /// See [`open_device`].
+    fn of_file(file: &File) -> Option<Arc<T::Open>> {
         // SAFETY: The file is alive and open, so it has a table.
         let release = unsafe { (*(*file.as_ptr()).f_op).release? };
         let ours: unsafe extern "C" fn(*mut bindings::inode, *mut bindings::file) -> c_int =
@@ -310,11 +389,9 @@ impl<T: CharDevice> Registration<T> {
 #[pinned_drop]
 impl<T: CharDevice> PinnedDrop for Registration<T> {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: It is registered with these numbers and this name.
-        unsafe {
-            bindings::__unregister_chrdev(T::MAJOR, 0, T::MINORS, T::NAME.as_char_ptr());
-        }
+        // SAFETY: It is registered by the type invariants.
+        unsafe { bindings::cdev_del(self.cdev.as_ptr()) };
         // An open device has the table that goes now, and holds a reference to the module.
-        super::assert_module_unused();
+        module::wait_for_users();
     }
 }

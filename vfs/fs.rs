@@ -10,11 +10,12 @@ use super::{
     dentry::{Dentry, Name},
     file::{DirEmitter, File, Opening, ReadIo, SpliceRead, VmArea, WriteIo, WriteKind},
     inode::{Attr, INode, InodeCache, InodeRef, RcuInode},
+    module,
     ops::DentryOps,
     sb::{MountLink, SuperBlock, SuperInfo, SuperOps},
     to_int,
 };
-use core::{ffi::c_void, marker::PhantomPinned};
+use core::{ffi::c_void, marker::PhantomPinned, ptr::NonNull};
 use kernel::{bindings, fs::File as AnyFile, prelude::*, sync::Arc, types::Opaque};
 
 /// What `statfs(2)` reports; blocks are of 4096 bytes.
@@ -139,21 +140,20 @@ type FsContext = helpers::fs_context;
 
 /// A registered file system type.
 ///
-/// It has to live in the module's own memory (in the type that `module!` names): lockdep wants the
-/// lock classes in `fs_type` to be static. Dropping it before the module goes is a panic, since
-/// something may be mounted.
+/// It has to live in the module's own memory: lockdep wants the lock classes in `fs_type` to be
+/// static. Dropping it while the module is in use is a panic, since something may be mounted.
 ///
 /// # Invariants
 ///
-/// `fs_type` is registered.
+/// `fs_type` is registered. `cache` outlives it, and whoever uses it.
 #[pin_data(PinnedDrop)]
-pub(crate) struct Registration<T: FileSystem> {
+pub(super) struct Registration<T: FileSystem> {
     #[pin]
     fs_type: Opaque<bindings::file_system_type>,
     /// The table that `fs_type.parameters` points to: the one option and a terminator.
     #[pin]
     specs: Opaque<[helpers::fs_parameter_spec; 2]>,
-    cache: InodeCache<T>,
+    cache: NonNull<InodeCache<T>>,
     #[pin]
     _pin: PhantomPinned,
 }
@@ -165,9 +165,16 @@ unsafe impl<T: FileSystem> Sync for Registration<T> {}
 
 impl<T: FileSystem> Registration<T> {
     /// Registers the file system.
-    pub(crate) fn new() -> impl PinInit<Self, Error> {
+    ///
+    /// # Safety
+    ///
+    /// It is made in the module's own memory and dropped before the module goes; `cache` is dropped
+    /// after it.
+    pub(super) unsafe fn new(cache: &InodeCache<T>) -> impl PinInit<Self, Error> {
+        let cache = NonNull::from(cache);
+        // INVARIANT: `cache` is the caller's promise.
         try_pin_init!(&this in Self {
-            cache: InodeCache::new()?,
+            cache,
             specs <- Opaque::ffi_init(|slot: *mut [helpers::fs_parameter_spec; 2]| {
                 let first: *mut helpers::fs_parameter_spec = slot.cast();
                 // SAFETY: The slot has room for two entries; an all-zero entry ends the table.
@@ -186,7 +193,7 @@ impl<T: FileSystem> Registration<T> {
                     (*slot).init_fs_context = Some(Self::init_fs_context);
                     (*slot).parameters = core::ptr::addr_of_mut!((*this.as_ptr()).specs).cast();
                     (*slot).kill_sb = Some(Self::kill_sb);
-                    (*slot).owner = super::this_module();
+                    (*slot).owner = module::this_module();
                     kernel::error::to_result(bindings::register_filesystem(slot))
                 }
             }),
@@ -201,10 +208,10 @@ impl<T: FileSystem> Registration<T> {
         fs_type: *mut bindings::file_system_type,
     ) -> &'a InodeCache<T> {
         let fs_type: *mut Opaque<bindings::file_system_type> = fs_type.cast();
-        // SAFETY: The caller's promise: it is embedded in a registration.
+        // SAFETY: The caller's promise: it is embedded in a registration, whose cache is there.
         unsafe {
             let this: *mut Self = kernel::container_of!(fs_type, Self, fs_type);
-            &*core::ptr::addr_of!((*this).cache)
+            (*this).cache.as_ref()
         }
     }
 
@@ -441,8 +448,8 @@ impl<T: FileSystem> PinnedDrop for Registration<T> {
         // SAFETY: It is registered by the type invariants. It cannot fail for a registered type.
         unsafe { bindings::unregister_filesystem(self.fs_type.get()) };
         // A super block, and a mount that is being prepared, use what goes now, and hold a reference
-        // to the module.
-        super::assert_module_unused();
+        // to the module. So does whoever reads its name.
+        module::wait_for_users();
     }
 }
 

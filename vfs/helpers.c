@@ -4,6 +4,7 @@
  * needs of its caller stands at the SAFETY comment of its Rust caller.
  */
 
+#include <linux/cdev.h>
 #include <linux/cred.h>
 #include <linux/dcache.h>
 #include <linux/device.h>
@@ -428,6 +429,11 @@ int vfsh_iterate_dir_at(struct file *file, struct dir_context *ctx)
 	return ret;
 }
 
+bool vfsh_module_is_live(const struct module *mod)
+{
+	return mod->state == MODULE_STATE_LIVE;
+}
+
 /*
  * A module that is being loaded has a reference of the loader's.  One that goes
  * has none, unless it is forced to.
@@ -435,8 +441,11 @@ int vfsh_iterate_dir_at(struct file *file, struct dir_context *ctx)
 bool vfsh_module_in_use(struct module *mod)
 {
 	int loader = mod->state == MODULE_STATE_COMING;
+	bool in_use = module_refcount(mod) > loader;
 
-	return mod->state == MODULE_STATE_LIVE || module_refcount(mod) > loader;
+	/* pairs with module_put(): what users did comes before what is done next */
+	smp_mb();
+	return in_use;
 }
 
 size_t vfsh_iov_iter_count(const struct iov_iter *iter)
@@ -478,6 +487,36 @@ bool vfsh_vma_maps_itself(const struct vm_area_struct *vma)
 bool vfsh_file_is_hugetlb(const struct file *file)
 {
 	return file->f_op->fop_flags & FOP_HUGE_PAGES;
+}
+
+int vfsh_chrdev_reserve(unsigned int major, unsigned int minors,
+			const char *name)
+{
+	return register_chrdev_region(MKDEV(major, 0), minors, name);
+}
+
+void vfsh_chrdev_unreserve(unsigned int major, unsigned int minors)
+{
+	unregister_chrdev_region(MKDEV(major, 0), minors);
+}
+
+/* Half of __register_chrdev(); the other one is vfsh_chrdev_reserve(). */
+struct cdev *vfsh_chrdev_add(unsigned int major, unsigned int minors,
+			     const struct file_operations *fops)
+{
+	struct cdev *cdev = cdev_alloc();
+	int ret;
+
+	if (!cdev)
+		return ERR_PTR(-ENOMEM);
+	cdev->owner = fops->owner;
+	cdev->ops = fops;
+	ret = cdev_add(cdev, MKDEV(major, 0), minors);
+	if (ret) {
+		kobject_put(&cdev->kobj);
+		return ERR_PTR(ret);
+	}
+	return cdev;
 }
 
 struct class *vfsh_class_create(const char *name)

@@ -23,6 +23,7 @@
 
 struct address_space;
 struct backing_file_ctx;
+struct cdev;
 struct module;
 
 /* macros that bindgen cannot evaluate, or that are not in kernel::bindings */
@@ -140,7 +141,6 @@ long vfsh_file_fallocate_as_opener(struct file *file,
 				   const struct file_operations *fops,
 				   int mode, loff_t offset, loff_t len);
 int vfsh_iterate_dir_at(struct file *file, struct dir_context *ctx);
-bool vfsh_module_in_use(struct module *mod);
 size_t vfsh_iov_iter_count(const struct iov_iter *iter);
 
 /* mm */
@@ -151,7 +151,16 @@ bool vfsh_vma_desc_is_special(const struct vm_area_desc *desc);
 bool vfsh_vma_maps_itself(const struct vm_area_struct *vma);
 bool vfsh_file_is_hugetlb(const struct file *file);
 
+/* module */
+bool vfsh_module_is_live(const struct module *mod);
+bool vfsh_module_in_use(struct module *mod);
+
 /* char device */
+int vfsh_chrdev_reserve(unsigned int major, unsigned int minors,
+			const char *name);
+void vfsh_chrdev_unreserve(unsigned int major, unsigned int minors);
+struct cdev *vfsh_chrdev_add(unsigned int major, unsigned int minors,
+			     const struct file_operations *fops);
 struct class *vfsh_class_create(const char *name);
 int vfsh_device_create(struct class *cls, unsigned int major,
 		      unsigned int minor, const char *prefix);

@@ -22,6 +22,7 @@ pub(crate) mod errno;
 pub(crate) mod file;
 pub(crate) mod fs;
 pub(crate) mod inode;
+pub(crate) mod module;
 mod ops;
 pub(crate) mod sb;
 pub(crate) mod sysctl;
@@ -84,30 +85,4 @@ unsafe fn get_raw_file(file: *mut kernel::bindings::file) {
 /// Reads a count or negative errno of the C side.
 fn from_isize(ret: isize) -> Result<usize> {
     usize::try_from(ret).map_err(|_| Error::from_errno(ret as i32))
-}
-
-/// To be called when nobody can become a user of a registration any more, and before it goes: its
-/// users hold references to the module, and to nothing else. Where there are some, they would lose
-/// what they use.
-///
-/// # Panics
-///
-/// If somebody uses the module, though it be forced out (`rmmod -f`), or about to fail to load; or if
-/// it is neither on its way out nor on its way in.
-fn assert_module_unused() {
-    // SAFETY: The module is alive, as this code is.
-    let in_use = unsafe { bindings::vfsh_module_in_use(this_module().cast()) };
-    assert!(!in_use, "a registration is dropped under its users");
-}
-
-/// The `struct module` this code is linked into.
-fn this_module() -> *mut kernel::bindings::module {
-    // The compiler takes issue with the empty structs in it; nothing of it is passed by value.
-    #[allow(improper_ctypes)]
-    extern "C" {
-        static __this_module: kernel::types::Opaque<kernel::bindings::module>;
-    }
-    // SAFETY: modpost defines `__this_module` in every module; only its address is taken, and it
-    // is as long-lived as this code.
-    unsafe { __this_module.get() }
 }

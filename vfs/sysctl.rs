@@ -43,7 +43,7 @@ pub(crate) struct Entry {
 ///
 /// `header` is the registration of `table`.
 #[pin_data(PinnedDrop)]
-pub(crate) struct Directory<const N: usize> {
+pub(super) struct Directory<const N: usize> {
     #[pin]
     table: Opaque<[bindings::ctl_table; N]>,
     header: NonNull<bindings::ctl_table_header>,
@@ -58,7 +58,11 @@ unsafe impl<const N: usize> Sync for Directory<N> {}
 
 impl<const N: usize> Directory<N> {
     /// Registers the directory `name`.
-    pub(crate) fn new(
+    ///
+    /// # Safety
+    ///
+    /// It is dropped before the module goes.
+    pub(super) unsafe fn new(
         name: &'static CStr,
         entries: &'static [Entry; N],
     ) -> impl PinInit<Self, Error> {
