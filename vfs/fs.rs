@@ -393,13 +393,14 @@ impl<T: FileSystem> Registration<T> {
         // SAFETY: `s_fs_info` and the type are set: this is a super block of `T`.
         let this = unsafe { SuperBlock::<T>::from_raw(sb) };
         to_int(T::root(this).and_then(|root| {
+            let root = root.into_raw_of(sb)?;
             // SAFETY: `d_make_root` consumes the reference to the inode, on failure too.
-            let dentry = unsafe { bindings::d_make_root(root.into_raw()) };
+            let dentry = unsafe { bindings::d_make_root(root) };
             if dentry.is_null() {
                 return Err(ENOMEM);
             }
-            // SAFETY: The super block is whole with its root set, and `kill_sb` clears the link
-            // before it shuts the super block down.
+            // SAFETY: The super block is whole with its root set, which is a dentry of its own as the
+            // inode is; and `kill_sb` clears the link before it shuts the super block down.
             unsafe {
                 (*sb).s_root = dentry;
                 this.info().link.set(this);

@@ -10,6 +10,7 @@ use super::{
     fs::FileSystem,
     ops::{ControlOps, DirOps, FileOps, SymlinkOps},
     sb::SuperBlock,
+    warn_limited,
 };
 use core::{
     ffi::c_void,
@@ -197,9 +198,20 @@ impl<T: FileSystem> InodeRef<'_, T> {
         }
     }
 
-    /// Gives the reference away.
-    pub(super) fn into_raw(self) -> *mut bindings::inode {
-        ManuallyDrop::new(self).inode.as_ptr()
+    /// Gives the reference away, to a dentry of `sb`. A lifetime does not tell one mount from another,
+    /// and the dcache counts on it that all that hangs on a dentry is of its own super block.
+    pub(super) fn into_raw_of(
+        self,
+        sb: *const bindings::super_block,
+    ) -> Result<*mut bindings::inode> {
+        if !core::ptr::eq(self.super_block().as_ptr(), sb) {
+            warn_limited!(
+                "inode {} of another mount was given for one of this\n",
+                self.ino()
+            );
+            return Err(EIO);
+        }
+        Ok(ManuallyDrop::new(self).inode.as_ptr())
     }
 }
 

@@ -290,10 +290,11 @@ impl<T: FileSystem> DirOps<T> {
     ///
     /// `dentry` is negative, and its directory locked.
     unsafe fn instantiate(dentry: *mut dentry, made: Result<InodeRef<'_, T>>) -> Result {
-        match made {
+        // SAFETY: The dentry is alive.
+        match made.and_then(|inode| inode.into_raw_of(unsafe { (*dentry).d_sb })) {
             Ok(inode) => {
                 // SAFETY: `d_instantiate` takes the reference over.
-                unsafe { bindings::d_instantiate(dentry, inode.into_raw()) };
+                unsafe { bindings::d_instantiate(dentry, inode) };
                 Ok(())
             }
             Err(err) => {
@@ -317,9 +318,12 @@ impl<T: FileSystem> DirOps<T> {
         if name.as_bytes().len() > T::NAME_MAX {
             return Error::from(ENAMETOOLONG).to_ptr();
         }
-        let inode = match T::lookup(this, name) {
-            Ok(Some(inode)) => inode.into_raw(),
-            Ok(None) => core::ptr::null_mut(),
+        let found = T::lookup(this, name).and_then(|found| match found {
+            Some(inode) => inode.into_raw_of(this.super_block().as_ptr()),
+            None => Ok(core::ptr::null_mut()),
+        });
+        let inode = match found {
+            Ok(inode) => inode,
             Err(err) => return err.to_ptr(),
         };
         // SAFETY: `d_splice_alias` takes the reference to the inode over, on failure too.
@@ -386,8 +390,8 @@ impl<T: FileSystem> DirOps<T> {
         unsafe {
             let made = T::mkdir(INode::from_raw(dir), Name::of(dentry), mode);
             bindings::d_drop(dentry);
-            match made {
-                Ok(inode) => bindings::d_splice_alias(inode.into_raw(), dentry),
+            match made.and_then(|inode| inode.into_raw_of((*dentry).d_sb)) {
+                Ok(inode) => bindings::d_splice_alias(inode, dentry),
                 Err(err) => err.to_ptr(),
             }
         }
