@@ -10,7 +10,7 @@ use crate::{
     upcall::{done, Close, Comm},
     vfs::{
         errno::EOPNOTSUPP,
-        file::{access, Opening, PinnedInode, ReadIo, SpliceRead, WriteIo, WriteKind},
+        file::{access, IoEnd, Opening, PinnedInode, ReadIo, SpliceRead, WriteIo, WriteKind},
         inode::mode,
         BackingFile, File, INode,
     },
@@ -174,16 +174,19 @@ impl CodaFile {
         }
     }
 
-    /// Announces an access, makes it, and says when it is over.
+    /// Announces an access, makes it, and says when it is over. `access` learns if it must not be
+    /// made, and why.
     fn with_intent<R>(
         &self,
         file: &File<Coda>,
         (count, position): (usize, i64),
         (before, after): (Intent, Intent),
-        access: impl FnOnce() -> Result<R>,
-    ) -> Result<R> {
-        self.intend(file, count, position, before)?;
-        let result = access();
+        access: impl FnOnce(Result) -> R,
+    ) -> R {
+        if let Err(err) = self.intend(file, count, position, before) {
+            return access(Err(err));
+        }
+        let result = access(Ok(()));
         // Nobody waits for an answer to this one.
         let _ = self.intend(file, count, position, after);
         result
@@ -200,46 +203,60 @@ const WRITE: (Intent, Intent) = (Intent::Write, Intent::WriteFinish);
 
 /// As `coda_file_read_iter()`. Who does not want to wait has to, where the cache manager wants to be
 /// asked: he gets `EAGAIN`, and asks again where he can wait.
-pub(crate) fn read(file: &File<Coda>, io: ReadIo<'_>) -> Result<usize> {
-    let this = handle(file)?;
+pub(crate) fn read<'a>(file: &File<Coda>, io: ReadIo<'a>) -> IoEnd<'a> {
+    let this = match handle(file) {
+        Ok(this) => this,
+        Err(err) => return io.refuse(err),
+    };
     if io.is_nowait() && this.announces() {
-        return Err(EAGAIN);
+        return io.refuse(EAGAIN);
     }
     let range = (io.count(), io.position());
-    this.with_intent(file, range, READ, || this.container.read(io))
+    this.with_intent(file, range, READ, |may| match may {
+        Ok(()) => this.container.read(io),
+        Err(err) => io.refuse(err),
+    })
 }
 
 /// Writes to the container, with the inode locked. What comes of it is noted in `write_ended`, but
 /// for this: ext4 and tmpfs make a file longer by a write beyond its end of which they then find that
 /// there is nothing to write, as its memory is bad. Such a write fails.
-fn write_locked(this: &CodaFile, file: &File<Coda>, io: WriteIo<'_, Coda>) -> Result<usize> {
+fn write_locked<'a>(this: &CodaFile, file: &File<Coda>, io: WriteIo<'a, Coda>) -> IoEnd<'a> {
     let size = this.container.size();
-    let result = this.container.write(io);
-    if result.is_err() && this.container.size() != size {
+    let end = this.container.write(io);
+    if end.count().is_none() && this.container.size() != size {
         modified(this, file);
     }
-    result
+    end
 }
 
 /// As `coda_file_write_iter()`; what the container takes decides.
-pub(crate) fn write(file: &File<Coda>, io: WriteIo<'_, Coda>) -> Result<usize> {
-    let this = handle(file)?;
+pub(crate) fn write<'a>(file: &File<Coda>, io: WriteIo<'a, Coda>) -> IoEnd<'a> {
+    let this = match handle(file) {
+        Ok(this) => this,
+        Err(err) => return io.refuse(err),
+    };
     let range = (io.count(), io.position());
     if io.is_nowait() {
         if this.announces() {
-            return Err(EAGAIN);
+            return io.refuse(EAGAIN);
         }
-        let _lock = file.inode().try_lock().ok_or(EAGAIN)?;
+        let Some(_lock) = file.inode().try_lock() else {
+            return io.refuse(EAGAIN);
+        };
         // Set-id bits are taken away by the cache manager.
         if file.inode().mode() & (mode::S_ISUID | mode::S_ISGID) != 0 {
-            return Err(EAGAIN);
+            return io.refuse(EAGAIN);
         }
         return write_locked(this, file, io);
     }
-    this.with_intent(file, range, WRITE, || {
+    this.with_intent(file, range, WRITE, |may| {
+        if let Err(err) = may {
+            return io.refuse(err);
+        }
         // Announced, as C does, but nothing else comes of it.
         if io.count() == 0 {
-            return Ok(0);
+            return io.nothing();
         }
         let _lock = file.inode().lock();
         write_locked(this, file, io)
@@ -269,10 +286,16 @@ pub(crate) fn write_ended(file: &File<Coda>, result: Result<usize>, mut kind: Wr
 }
 
 /// As `coda_file_splice_read()`.
-pub(crate) fn splice_read(file: &File<Coda>, io: SpliceRead<'_>) -> Result<usize> {
-    let this = handle(file)?;
+pub(crate) fn splice_read<'a>(file: &File<Coda>, io: SpliceRead<'a>) -> IoEnd<'a> {
+    let this = match handle(file) {
+        Ok(this) => this,
+        Err(err) => return io.refuse(err),
+    };
     let range = (io.count(), io.position());
-    this.with_intent(file, range, READ, || this.container.splice_read(io))
+    this.with_intent(file, range, READ, |may| match may {
+        Ok(()) => this.container.splice_read(io),
+        Err(err) => io.refuse(err),
+    })
 }
 
 /// As `coda_fsync()`. The cache manager's handler needs no lock of the inode.
@@ -291,7 +314,8 @@ pub(crate) fn fsync(file: &File<Coda>, datasync: bool) -> Result {
 pub(crate) fn fallocate(file: &File<Coda>, mode: i32, offset: i64, len: i64) -> Result {
     let this = handle(file)?;
     let count = usize::try_from(len).unwrap_or(usize::MAX);
-    this.with_intent(file, (count, offset), WRITE, || {
+    this.with_intent(file, (count, offset), WRITE, |may| {
+        may?;
         let inode = file.inode();
         let lock = inode.lock();
         // Tells `OpenState` of a modification, by its hooks.

@@ -11,7 +11,7 @@ use crate::{
     psdev::Psdev,
     upcall::{done, Comm},
     vfs::{
-        file::{DirEmitter, Opening, ReadIo, SpliceRead, VmArea, WriteIo, WriteKind},
+        file::{DirEmitter, IoEnd, Opening, ReadIo, SpliceRead, VmArea, WriteIo, WriteKind},
         fs::{Refusal, StatFs},
         inode::{mode, InodeRef, RcuInode},
         sb::MountLink,
@@ -308,11 +308,11 @@ impl FileSystem for Coda {
         CodaFile::open(inode, file)
     }
 
-    fn read(file: &File<Self>, io: ReadIo<'_>) -> Result<usize> {
+    fn read<'a>(file: &File<Self>, io: ReadIo<'a>) -> IoEnd<'a> {
         file::read(file, io)
     }
 
-    fn write(file: &File<Self>, io: WriteIo<'_, Self>) -> Result<usize> {
+    fn write<'a>(file: &File<Self>, io: WriteIo<'a, Self>) -> IoEnd<'a> {
         file::write(file, io)
     }
 
@@ -320,7 +320,7 @@ impl FileSystem for Coda {
         file::write_ended(file, result, kind);
     }
 
-    fn splice_read(file: &File<Self>, io: SpliceRead<'_>) -> Result<usize> {
+    fn splice_read<'a>(file: &File<Self>, io: SpliceRead<'a>) -> IoEnd<'a> {
         file::splice_read(file, io)
     }
 

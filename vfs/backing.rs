@@ -42,7 +42,9 @@
 use super::{
     bindings as helpers,
     errno::{ELOOP, EOPNOTSUPP},
-    file::{access, DirEmitter, File, Opening, ReadIo, SpliceRead, VmArea, WriteIo, WriteKind},
+    file::{
+        access, DirEmitter, File, IoEnd, Opening, ReadIo, SpliceRead, VmArea, WriteIo, WriteKind,
+    },
     from_isize,
     fs::FileSystem,
     inode::{mode, INode, InodeLock},
@@ -962,19 +964,21 @@ impl<H: BackingHooks> BackingFile<H> {
     }
 
     /// Reads from the host's file.
-    pub(crate) fn read(&self, io: ReadIo<'_>) -> Result<usize> {
+    pub(crate) fn read<'a>(&self, io: ReadIo<'a>) -> IoEnd<'a> {
         self.follow_direct(io.is_direct());
         let mut context = self.context(None);
-        // SAFETY: By the invariants of `io`; the context is read during the call only.
-        from_isize(unsafe {
-            helpers::backing_file_read_iter(
+        let (kiocb, iter) = io.into_raw();
+        // SAFETY: By the invariants of `io`; the context is read during the call only. The result is
+        // that of this call.
+        unsafe {
+            IoEnd::from_raw(helpers::backing_file_read_iter(
                 self.as_ptr(),
-                io.iter,
-                io.kiocb,
-                (*io.kiocb).ki_flags,
+                iter,
+                kiocb,
+                (*kiocb).ki_flags,
                 &mut context,
-            )
-        })
+            ))
+        }
     }
 
     /// # Safety
@@ -1003,27 +1007,30 @@ impl<H: BackingHooks> BackingFile<H> {
 
     /// Writes to the host's file. [`FileSystem::write_ended`] is called when it is done, which may be
     /// later, and is not called if the write was refused before it began.
-    pub(crate) fn write(&self, io: WriteIo<'_, H::FileSystem>) -> Result<usize> {
+    pub(crate) fn write<'a>(&self, io: WriteIo<'a, H::FileSystem>) -> IoEnd<'a> {
         self.follow_direct(io.is_direct());
         let mut context = self.context(Some(Self::end_write));
-        // SAFETY: By the invariants of `io`; the context is copied where it is needed for longer.
-        from_isize(unsafe {
-            helpers::backing_file_write_iter(
+        let (kiocb, iter) = io.into_raw();
+        // SAFETY: By the invariants of `io`; the context is copied where it is needed for longer. The
+        // result is that of this call.
+        unsafe {
+            IoEnd::from_raw(helpers::backing_file_write_iter(
                 self.as_ptr(),
-                io.iter,
-                io.kiocb,
+                iter,
+                kiocb,
                 // Not every caller in the kernel says that it writes, and 7.2 counts on it.
-                (*io.kiocb).ki_flags | helpers::vfs_consts_VFS_IOCB_WRITE as c_int,
+                (*kiocb).ki_flags | helpers::vfs_consts_VFS_IOCB_WRITE as c_int,
                 &mut context,
-            )
-        })
+            ))
+        }
     }
 
     /// Splices from the host's file to a pipe.
-    pub(crate) fn splice_read(&self, io: SpliceRead<'_>) -> Result<usize> {
+    pub(crate) fn splice_read<'a>(&self, io: SpliceRead<'a>) -> IoEnd<'a> {
         self.follow_direct(io.is_direct());
         let mut context = self.context(None);
-        // SAFETY: By the invariants of `io`; the kiocb is used during the call only.
+        // SAFETY: By the invariants of `io`; the kiocb is used during the call only. The result is
+        // that of this call.
         unsafe {
             let mut kiocb = pin_init::zeroed();
             helpers::vfsh_init_sync_kiocb(&mut kiocb, io.file);
@@ -1037,7 +1044,7 @@ impl<H: BackingHooks> BackingFile<H> {
                 &mut context,
             );
             *io.position = kiocb.ki_pos;
-            from_isize(ret)
+            IoEnd::from_raw(ret)
         }
     }
 

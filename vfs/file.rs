@@ -6,7 +6,7 @@
 
 use super::{bindings as helpers, fs::FileSystem, inode::INode};
 use core::{marker::PhantomData, ptr::NonNull};
-use kernel::{bindings, fs::File as AnyFile, types::Opaque};
+use kernel::{bindings, fs::File as AnyFile, prelude::*, types::Opaque};
 
 /// An open file of a file system of type `T`.
 ///
@@ -153,15 +153,53 @@ pub(crate) mod access {
     pub(crate) const O_RDWR: u32 = bindings::O_RDWR;
 }
 
+/// What ties a [`ReadIo`], [`WriteIo`] or [`SpliceRead`] to the [`IoEnd`] that comes of it: the
+/// lifetime of one call, which no other call's can be taken for.
+pub(super) type ThisIo<'a> = PhantomData<fn(&'a ()) -> &'a ()>;
+
+/// What came of a read, write or splice: bytes, an error, or that it goes on after the call.
+///
+/// The caller believes it. Bytes that were not transferred make him read or free what is not there;
+/// and what goes on is completed once, by the backing file, so he must not take it to be over. That
+/// is why there is one for each call, and it is had by giving up what describes the call: to
+/// `BackingFile`, which tells the truth, or to `refuse` or `nothing`.
+///
+/// # Invariants
+///
+/// It is what the backing file's operation returned for this call. Where none was called, it is 0 or
+/// an error other than `EIOCBQUEUED`.
+#[must_use]
+pub(crate) struct IoEnd<'a>(isize, ThisIo<'a>);
+
+impl IoEnd<'_> {
+    /// # Safety
+    ///
+    /// The type invariants hold for `ret`.
+    pub(super) unsafe fn from_raw(ret: isize) -> Self {
+        // INVARIANT: The caller's promise.
+        Self(ret, PhantomData)
+    }
+
+    pub(super) fn into_raw(self) -> isize {
+        self.0
+    }
+
+    /// How many bytes were transferred; `None` if it failed, or goes on.
+    pub(crate) fn count(&self) -> Option<usize> {
+        usize::try_from(self.0).ok()
+    }
+}
+
 /// A read in progress: where it stands in the file, and the memory to fill.
 ///
 /// # Invariants
 ///
-/// Both pointers are those the VFS passed to `read_iter`, and valid during `'a`.
+/// Both pointers are those the VFS passed to `read_iter`, and valid during `'a`. There is one for each
+/// call, and nothing was done about it yet.
 pub(crate) struct ReadIo<'a> {
-    pub(super) kiocb: *mut bindings::kiocb,
-    pub(super) iter: *mut bindings::iov_iter,
-    pub(super) _life: PhantomData<&'a ()>,
+    kiocb: *mut bindings::kiocb,
+    iter: *mut bindings::iov_iter,
+    _this: ThisIo<'a>,
 }
 
 /// A write in progress: where it stands in the file, and the memory to take from.
@@ -169,16 +207,79 @@ pub(crate) struct ReadIo<'a> {
 /// # Invariants
 ///
 /// Both pointers are those the VFS passed to `write_iter` of an open [`File<T>`], and valid during
-/// `'a`.
+/// `'a`. There is one for each call, and nothing was done about it yet.
 pub(crate) struct WriteIo<'a, T: FileSystem> {
-    pub(super) kiocb: *mut bindings::kiocb,
-    pub(super) iter: *mut bindings::iov_iter,
-    pub(super) _life: PhantomData<&'a File<T>>,
+    kiocb: *mut bindings::kiocb,
+    iter: *mut bindings::iov_iter,
+    _file: PhantomData<&'a File<T>>,
+    _this: ThisIo<'a>,
+}
+
+impl<'a> ReadIo<'a> {
+    /// # Safety
+    ///
+    /// The type invariants hold; `'a` is this call, and no other's.
+    pub(super) unsafe fn from_raw(
+        kiocb: *mut bindings::kiocb,
+        iter: *mut bindings::iov_iter,
+    ) -> Self {
+        // INVARIANT: The caller's promise.
+        Self {
+            kiocb,
+            iter,
+            _this: PhantomData,
+        }
+    }
+}
+
+impl<'a, T: FileSystem> WriteIo<'a, T> {
+    /// # Safety
+    ///
+    /// The type invariants hold; `'a` is this call, and no other's.
+    pub(super) unsafe fn from_raw(
+        kiocb: *mut bindings::kiocb,
+        iter: *mut bindings::iov_iter,
+    ) -> Self {
+        // INVARIANT: The caller's promise.
+        Self {
+            kiocb,
+            iter,
+            _file: PhantomData,
+            _this: PhantomData,
+        }
+    }
+
+    /// It is done, without any byte.
+    pub(crate) fn nothing(self) -> IoEnd<'a> {
+        // INVARIANT: No operation was called.
+        IoEnd(0, PhantomData)
+    }
+}
+
+/// What is answered where no other file's operation is called.
+macro_rules! impl_refuse {
+    () => {
+        /// It is not done.
+        pub(crate) fn refuse(self, err: Error) -> IoEnd<'a> {
+            // To say that it goes on takes somebody who completes it.
+            let goes_on = err.to_errno() == -(bindings::EIOCBQUEUED as kernel::ffi::c_int);
+            let err = if goes_on { EIO } else { err };
+            // INVARIANT: No operation was called.
+            IoEnd(err.to_errno() as isize, PhantomData)
+        }
+    };
 }
 
 macro_rules! impl_io {
     ($io:ty $(, $t:ident)?) => {
-        impl $(<$t: FileSystem>)? $io {
+        impl<'a $(, $t: FileSystem)?> $io {
+            impl_refuse!();
+
+            /// What the VFS has passed, to be given to the operation of another file, once.
+            pub(super) fn into_raw(self) -> (*mut bindings::kiocb, *mut bindings::iov_iter) {
+                (self.kiocb, self.iter)
+            }
+
             /// Where in the file it begins.
             pub(crate) fn position(&self) -> i64 {
                 // SAFETY: Valid by the type invariants.
@@ -208,8 +309,8 @@ macro_rules! impl_io {
         }
     };
 }
-impl_io!(ReadIo<'_>);
-impl_io!(WriteIo<'_, T>, T);
+impl_io!(ReadIo<'a>);
+impl_io!(WriteIo<'a, T>, T);
 
 /// What was asked of a write, beside the bytes: it tells what a failure leaves behind.
 #[derive(Clone, Copy, Default)]
@@ -226,17 +327,20 @@ pub(crate) struct WriteKind {
 ///
 /// # Invariants
 ///
-/// The pointers are those the VFS passed to `splice_read`, and valid during `'a`.
+/// The pointers are those the VFS passed to `splice_read`, and valid during `'a`, which is this call
+/// and no other's. There is one for each call, and nothing was done about it yet.
 pub(crate) struct SpliceRead<'a> {
     pub(super) file: *mut bindings::file,
     pub(super) position: *mut bindings::loff_t,
     pub(super) pipe: *mut bindings::pipe_inode_info,
     pub(super) len: usize,
     pub(super) flags: u32,
-    pub(super) _life: PhantomData<&'a ()>,
+    pub(super) _this: ThisIo<'a>,
 }
 
-impl SpliceRead<'_> {
+impl<'a> SpliceRead<'a> {
+    impl_refuse!();
+
     /// Where in the file it begins.
     pub(crate) fn position(&self) -> i64 {
         // SAFETY: Valid by the type invariants.

@@ -8,7 +8,7 @@
 use super::{
     bindings as helpers,
     dentry::{Dentry, Name},
-    file::{DirEmitter, File, Opening, ReadIo, SpliceRead, VmArea, WriteIo, WriteKind},
+    file::{DirEmitter, File, IoEnd, Opening, ReadIo, SpliceRead, VmArea, WriteIo, WriteKind},
     inode::{Attr, INode, InodeCache, InodeRef, RcuInode},
     module,
     ops::DentryOps,
@@ -115,14 +115,14 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     /// Opens a regular file or a directory.
     fn open(inode: &INode<Self>, file: &Opening<'_, Self>) -> Result<Self::Handle>;
     /// Reads.
-    fn read(file: &File<Self>, io: ReadIo<'_>) -> Result<usize>;
+    fn read<'a>(file: &File<Self>, io: ReadIo<'a>) -> IoEnd<'a>;
     /// Writes.
-    fn write(file: &File<Self>, io: WriteIo<'_, Self>) -> Result<usize>;
+    fn write<'a>(file: &File<Self>, io: WriteIo<'a, Self>) -> IoEnd<'a>;
     /// A write that was handed to a backing file ended: `result` is how. May run in a worker, after
     /// [`FileSystem::write`] returned.
     fn write_ended(file: &File<Self>, result: Result<usize>, kind: WriteKind);
     /// Splices to a pipe.
-    fn splice_read(file: &File<Self>, io: SpliceRead<'_>) -> Result<usize>;
+    fn splice_read<'a>(file: &File<Self>, io: SpliceRead<'a>) -> IoEnd<'a>;
     /// Maps.
     fn mmap(file: &File<Self>, area: VmArea<'_>) -> Result;
     /// Makes what was written durable.

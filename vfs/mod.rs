@@ -63,11 +63,11 @@ fn to_int(result: Result) -> kernel::ffi::c_int {
     }
 }
 
-/// Turns a byte count into what a C operation returns: the count or a negative errno.
+/// Turns a byte count into what a C operation returns: the count or a negative errno. Nobody checks
+/// the count, so it is for operations whose caller hands it on to user space and does no more.
 fn to_isize(result: Result<usize>) -> isize {
     match result {
-        // A count never exceeds `MAX_RW_COUNT`, so it fits.
-        Ok(count) => count as isize,
+        Ok(count) => isize::try_from(count).unwrap_or(isize::MAX),
         Err(err) => err.to_errno() as isize,
     }
 }

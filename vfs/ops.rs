@@ -15,7 +15,7 @@ use super::{
     fs::FileSystem,
     inode::{Attr, INode, InodeRef, RcuInode},
     sb::SuperBlock,
-    to_int, to_isize,
+    to_int,
 };
 use core::{marker::PhantomData, ptr::NonNull};
 use kernel::{
@@ -164,13 +164,9 @@ impl<T: FileSystem> FileOps<T> {
     ) -> isize {
         // SAFETY: An open object of this table, alive while the kiocb is.
         let file = unsafe { File::<T>::from_raw((*kiocb).ki_filp) };
-        // INVARIANT: As passed by the VFS.
-        let io = ReadIo {
-            kiocb,
-            iter,
-            _life: PhantomData,
-        };
-        to_isize(T::read(file, io))
+        // SAFETY: As passed by the VFS. `T::read` takes any lifetime, so it knows of no other with the
+        // same.
+        T::read(file, unsafe { ReadIo::from_raw(kiocb, iter) }).into_raw()
     }
 
     /// # Safety
@@ -182,13 +178,9 @@ impl<T: FileSystem> FileOps<T> {
     ) -> isize {
         // SAFETY: An open object of this table, alive while the kiocb is.
         let file = unsafe { File::<T>::from_raw((*kiocb).ki_filp) };
-        // INVARIANT: As passed by the VFS.
-        let io = WriteIo {
-            kiocb,
-            iter,
-            _life: PhantomData,
-        };
-        to_isize(T::write(file, io))
+        // SAFETY: As passed by the VFS. `T::write` takes any lifetime, so it knows of no other with the
+        // same.
+        T::write(file, unsafe { WriteIo::from_raw(kiocb, iter) }).into_raw()
     }
 
     /// # Safety
@@ -201,17 +193,17 @@ impl<T: FileSystem> FileOps<T> {
         len: usize,
         flags: c_uint,
     ) -> isize {
-        // INVARIANT: As passed by the VFS.
+        // INVARIANT: As passed by the VFS; the lifetime as that of a read.
         let io = SpliceRead {
             file,
             position,
             pipe,
             len,
             flags,
-            _life: PhantomData,
+            _this: PhantomData,
         };
         // SAFETY: An open object of this table.
-        to_isize(T::splice_read(unsafe { File::from_raw(file) }, io))
+        T::splice_read(unsafe { File::from_raw(file) }, io).into_raw()
     }
 
     /// # Safety

@@ -18,6 +18,9 @@ fn answer<'a>(fault: backing::HostFault<'a, OpenState>) -> backing::FaultCode<'a
     }
 }
 
-fn write(file: &BackingFile<OpenState>, io: file::WriteIo<'_, Coda>) -> kernel::error::Result<usize> {
+fn write<'a>(file: &BackingFile<OpenState>, io: file::WriteIo<'a, Coda>) -> file::IoEnd<'a> {
+    if io.count() == 0 {
+        return io.nothing();
+    }
     file.write(io)
 }

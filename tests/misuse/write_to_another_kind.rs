@@ -4,10 +4,12 @@
 
 use crate::{
     file::OpenState,
-    vfs::{file::WriteIo, BackingFile, FileSystem},
+    vfs::{
+        file::{IoEnd, WriteIo},
+        BackingFile, FileSystem,
+    },
 };
-use kernel::error::Result;
 
-fn misuse<T: FileSystem>(file: &BackingFile<OpenState>, io: WriteIo<'_, T>) -> Result<usize> {
+fn misuse<'a, T: FileSystem>(file: &BackingFile<OpenState>, io: WriteIo<'a, T>) -> IoEnd<'a> {
     file.write(io)
 }
