@@ -50,7 +50,7 @@ use super::{
     inode::{mode, INode, InodeLock},
     to_int,
 };
-use core::{marker::PhantomData, ptr::NonNull};
+use core::{any::TypeId, marker::PhantomData, ptr::NonNull};
 use kernel::{
     bindings,
     error::{from_err_ptr, to_result},
@@ -299,15 +299,23 @@ impl StackedVmOps {
     }
 }
 
+/// What every [`State`] begins with: the table, and the type of the owner's data.
+#[repr(C)]
+struct Head {
+    f_op: bindings::file_operations,
+    owner: TypeId,
+}
+
 /// What hangs on a backing file.
 ///
 /// # Invariants
 ///
-/// It is on the heap and does not move. `f_op` is the operations table of exactly one file, which
-/// was opened with the table `host_f_op`, and which frees the `State` in its `release`.
+/// It is on the heap and does not move. `head.owner` is `H`. `head.f_op` is the operations table of
+/// exactly one file, which was opened with the table `host_f_op`, and which frees the `State` in its
+/// `release`.
 #[repr(C)]
 struct State<H: BackingHooks> {
-    f_op: bindings::file_operations,
+    head: Head,
     host_f_op: *const bindings::file_operations,
     vm_ops: SetOnce<WrappedVmOps>,
     stacked: SetOnce<StackedVmOps>,
@@ -337,8 +345,13 @@ impl<H: BackingHooks> State<H> {
         if !core::ptr::fn_addr_eq(release, ours) {
             return None;
         }
-        // SAFETY: Only `State<H>::new` makes a table with this `release`, as the first member of a
-        // `State<H>`; by the type invariants it lives until the file is released.
+        // SAFETY: Only `attach` makes a table with such a `release`, as the first member of a `State`.
+        // That may be of another owner, whose `release` comes down to the same code and became this
+        // one.
+        if unsafe { (*f_op.cast::<Head>()).owner } != TypeId::of::<H>() {
+            return None;
+        }
+        // SAFETY: So it is a `State<H>`; by the type invariants it lives until the file is released.
         Some(unsafe { &*f_op.cast() })
     }
 
@@ -366,7 +379,10 @@ impl<H: BackingHooks> State<H> {
         }
         let state = KBox::new(
             State {
-                f_op,
+                head: Head {
+                    f_op,
+                    owner: TypeId::of::<H>(),
+                },
                 host_f_op,
                 vm_ops: SetOnce::new(),
                 stacked: SetOnce::new(),
@@ -382,7 +398,7 @@ impl<H: BackingHooks> State<H> {
         )?;
         // SAFETY: Nobody else looks at the file yet.
         // INVARIANT: The table belongs to this file from now on, and `release` frees the state.
-        unsafe { (*file).f_op = core::ptr::addr_of!((*KBox::into_raw(state)).f_op) };
+        unsafe { (*file).f_op = core::ptr::addr_of!((*KBox::into_raw(state)).head.f_op) };
         Ok(())
     }
 

@@ -7,6 +7,7 @@
 
 use super::{bindings as helpers, module, to_int, to_isize};
 use core::{
+    any::TypeId,
     marker::{PhantomData, PhantomPinned},
     ptr::NonNull,
 };
@@ -177,18 +178,26 @@ impl<T: CharDevice> Drop for Nodes<T> {
     }
 }
 
+/// The table of a family, which tells whose it is. The address of a function would not: functions of
+/// two families that come down to the same code may become one.
+#[repr(C)]
+struct Table {
+    fops: bindings::file_operations,
+    family: TypeId,
+}
+
 /// A registered family of character devices.
 ///
 /// Dropping it while the module is in use is a panic, since somebody may have a device open.
 ///
 /// # Invariants
 ///
-/// `cdev` is registered with the numbers of the family. `fops` is its table, embedded here: an open
-/// device's `f_op` leads back to the registration.
+/// `cdev` is registered with the numbers of the family. `table` is its table, embedded here and with
+/// the type `T`: an open device's `f_op` leads back to the registration.
 #[pin_data(PinnedDrop)]
 pub(super) struct Registration<T: CharDevice> {
     #[pin]
-    fops: Opaque<bindings::file_operations>,
+    table: Opaque<Table>,
     cdev: NonNull<bindings::cdev>,
     #[pin]
     device: T,
@@ -213,7 +222,7 @@ impl<T: CharDevice> Registration<T> {
     ) -> impl PinInit<Self, Error> {
         try_pin_init!(&this in Self {
             device <- device,
-            fops <- Opaque::ffi_init(|slot: *mut bindings::file_operations| {
+            table <- Opaque::ffi_init(|slot: *mut Table| {
                 let fops = bindings::file_operations {
                     owner: module::this_module(),
                     open: Some(Self::fops_open),
@@ -225,8 +234,12 @@ impl<T: CharDevice> Registration<T> {
                     llseek: Some(bindings::noop_llseek),
                     ..pin_init::zeroed()
                 };
+                let table = Table {
+                    fops,
+                    family: TypeId::of::<T>(),
+                };
                 // SAFETY: The slot is valid for writes.
-                unsafe { slot.write(fops) };
+                unsafe { slot.write(table) };
             }),
             cdev: {
                 // SAFETY: The table and `device` are initialised above and pinned. The numbers are
@@ -236,7 +249,7 @@ impl<T: CharDevice> Registration<T> {
                     helpers::vfsh_chrdev_add(
                         T::MAJOR,
                         T::MINORS,
-                        core::ptr::addr_of!((*this.as_ptr()).fops).cast(),
+                        core::ptr::addr_of!((*this.as_ptr()).table).cast(),
                     )
                 })?;
                 NonNull::new(cdev).ok_or(ENOMEM)?
@@ -247,11 +260,17 @@ impl<T: CharDevice> Registration<T> {
 
     /// See [`open_device`].
     fn of_file(file: &File) -> Option<Arc<T::Open>> {
-        // SAFETY: The file is alive and open, so it has a table.
-        let release = unsafe { (*(*file.as_ptr()).f_op).release? };
-        let ours: unsafe extern "C" fn(*mut bindings::inode, *mut bindings::file) -> c_int =
-            Self::fops_release;
-        if !core::ptr::fn_addr_eq(release, ours) {
+        // SAFETY: The file is alive and open, so it has a table. That of a registration is the only
+        // kind to name this module as its owner: tables of a file system's own objects have none, and
+        // those of backing files that of their host. It is the first member of a `Table`.
+        let family = unsafe {
+            let f_op = (*file.as_ptr()).f_op;
+            if (*f_op).owner != module::this_module() {
+                return None;
+            }
+            (*f_op.cast::<Table>()).family
+        };
+        if family != TypeId::of::<T>() {
             return None;
         }
         // SAFETY: The table is that of a registration of `T`, so `fops_open` succeeded for the
@@ -274,8 +293,8 @@ impl<T: CharDevice> Registration<T> {
         // SAFETY: The caller's promise: the table is embedded in a registration, which outlives
         // the module's references.
         unsafe {
-            let fops: *mut Opaque<bindings::file_operations> = (*file).f_op.cast_mut().cast();
-            let this: *mut Self = kernel::container_of!(fops, Self, fops);
+            let table: *mut Opaque<Table> = (*file).f_op.cast_mut().cast();
+            let this: *mut Self = kernel::container_of!(table, Self, table);
             &*core::ptr::addr_of!((*this).device)
         }
     }
