@@ -426,14 +426,21 @@ impl<T: FileSystem> Registration<T> {
     /// Called by the VFS alone, as the operation of this name, with a context or super block of `T`.
     unsafe extern "C" fn kill_sb(sb: *mut bindings::super_block) {
         // SAFETY: Called once for every super block of `T`, whole or not. `s_fs_info` is NULL or
-        // came from `fill_super`; nobody but RCU readers uses the super block after
-        // `kill_anon_super`, which evicted its inodes.
+        // came from `fill_super`. After `kill_anon_super` nobody but RCU readers uses the super block,
+        // which has no inode any more: if it got a root, they are evicted there; if not, each was as
+        // its last reference went, as the super block never became active.
         unsafe {
             let info: *mut SuperInfo<T> = (*sb).s_fs_info.cast();
             if !info.is_null() {
                 (*info).link.clear();
             }
             bindings::kill_anon_super(sb);
+            // Unless somebody leaked a reference. The super block is freed after this, and such an
+            // inode would be found in the inode hash as one of whatever takes its place.
+            assert!(
+                !helpers::vfsh_sb_has_inodes(sb),
+                "a mount is gone, and an inode of it in use"
+            );
             if !info.is_null() {
                 // A path walk under RCU holds no reference to the mount, and may be looking.
                 bindings::synchronize_rcu();

@@ -311,6 +311,16 @@ void vfsh_sb_init(struct super_block *sb, unsigned long magic,
 	set_default_d_op(sb, d_op);
 }
 
+bool vfsh_sb_has_inodes(struct super_block *sb)
+{
+	bool has;
+
+	spin_lock(&sb->s_inode_list_lock);
+	has = !list_empty(&sb->s_inodes);
+	spin_unlock(&sb->s_inode_list_lock);
+	return has;
+}
+
 int vfsh_fc_fd_param(struct fs_context *fc,
 		    const struct fs_parameter_spec *specs,
 		    struct fs_parameter *param, struct file **file)

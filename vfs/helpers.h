@@ -118,6 +118,7 @@ int vfsh_user_path(const char __user *name, bool follow, struct path *path);
 void vfsh_sb_init(struct super_block *sb, unsigned long magic,
 		 const struct super_operations *s_op,
 		 const struct dentry_operations *d_op);
+bool vfsh_sb_has_inodes(struct super_block *sb);
 int vfsh_fc_fd_param(struct fs_context *fc,
 		    const struct fs_parameter_spec *specs,
 		    struct fs_parameter *param, struct file **file);
