@@ -22,6 +22,9 @@ use kernel::{
     uaccess::{UserPtr, UserSlice, UserSliceReader, UserSliceWriter},
 };
 
+/// How many bits of a device number are the minor number.
+const MINORBITS: u32 = 20;
+
 /// What a device answers to `poll(2)`: can be read, can be written.
 pub(crate) struct Ready {
     /// A read would not block.
@@ -32,9 +35,9 @@ pub(crate) struct Ready {
 
 /// A family of character devices of one major number. All functions may sleep.
 pub(crate) trait CharDevice: Send + Sync + Sized + 'static {
-    /// The major number.
+    /// The major number, which is not 0.
     const MAJOR: u32;
-    /// How many minor numbers there are, from 0 on.
+    /// How many minor numbers there are, from 0 on; at least one.
     const MINORS: u32;
     /// Name of the driver and the device class.
     const NAME: &'static CStr;
@@ -85,6 +88,8 @@ struct Numbers<T: CharDevice>(PhantomData<T>);
 
 impl<T: CharDevice> Numbers<T> {
     fn new() -> Result<Self> {
+        // 0 would ask for a number to be found, which is none of ours to give back.
+        const { assert!(T::MAJOR != 0 && T::MINORS != 0 && T::MINORS <= 1 << MINORBITS) };
         // SAFETY: The name is static.
         to_result(unsafe {
             helpers::vfsh_chrdev_reserve(T::MAJOR, T::MINORS, T::NAME.as_char_ptr())
