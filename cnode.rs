@@ -171,7 +171,7 @@ pub(crate) fn get<'sb>(
         )? {
             Iget::New(inode) => {
                 inode.data().state.lock().doubtful = doubt;
-                return Ok(inode.init(fid.ino(), attr));
+                return inode.init(fid.ino(), attr);
             }
             Iget::Existing(inode) if inode.mode() & mode::S_IFMT == kind => return Ok(inode),
             Iget::Existing(inode) => {

@@ -474,8 +474,16 @@ impl<'sb, T: FileSystem> NewInode<'sb, T> {
         self.0.data()
     }
 
-    /// Fills it in and lets others see it. The file type in `attr.mode` decides what it can do.
-    pub(crate) fn init(self, ino: u64, attr: &Attr) -> InodeRef<'sb, T> {
+    /// Fills it in and lets others see it. The file type in `attr.mode` decides what it can do: `EIO`
+    /// if there is none.
+    pub(crate) fn init(self, ino: u64, attr: &Attr) -> Result<InodeRef<'sb, T>> {
+        match attr.mode.map(|mode| mode & mode::S_IFMT) {
+            Some(mode::S_IFREG | mode::S_IFDIR | mode::S_IFLNK) => {}
+            Some(
+                bindings::S_IFCHR | bindings::S_IFBLK | bindings::S_IFIFO | bindings::S_IFSOCK,
+            ) => {}
+            _ => return Err(EIO),
+        }
         let mut this = ManuallyDrop::new(self);
         let inode = this.0.as_ptr();
         let raw = attr.to_raw();
@@ -500,7 +508,7 @@ impl<'sb, T: FileSystem> NewInode<'sb, T> {
                 _ => helpers::vfsh_inode_special(inode, attr.rdev),
             }
             bindings::unlock_new_inode(inode);
-            ManuallyDrop::take(&mut this.0)
+            Ok(ManuallyDrop::take(&mut this.0))
         }
     }
 }

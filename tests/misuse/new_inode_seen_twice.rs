@@ -8,6 +8,6 @@ use crate::{
 };
 
 fn misuse(inode: NewInode<'_, Coda>, attr: &Attr) {
-    inode.init(1, attr);
-    inode.init(2, attr);
+    drop(inode.init(1, attr));
+    drop(inode.init(2, attr));
 }
