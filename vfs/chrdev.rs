@@ -348,7 +348,9 @@ impl<T: CharDevice> Registration<T> {
         _position: *mut bindings::loff_t,
     ) -> isize {
         let to = UserSlice::new(UserPtr::from_ptr(buffer.cast()), len).writer();
-        // SAFETY: An open device. `llseek` does nothing, so no `fdget_pos` matters.
+        // SAFETY: An open device. An `fdget_pos` of a character device never takes the lock, as
+        // `FMODE_ATOMIC_POS` is not set; but nobody here looks at `f_pos`, which `read(2)` stores back
+        // unchanged, and `File` has no way to it.
         to_isize(unsafe { T::read(Self::open_of(file), File::from_raw_file(file), to) })
     }
 
@@ -375,7 +377,7 @@ impl<T: CharDevice> Registration<T> {
         file: *mut bindings::file,
         table: *mut bindings::poll_table_struct,
     ) -> bindings::__poll_t {
-        // SAFETY: An open device; the table is NULL or the caller's.
+        // SAFETY: An open device; the table is NULL or the caller's. `fdget_pos` as in `fops_read`.
         let ready = unsafe {
             T::poll(
                 Self::open_of(file),

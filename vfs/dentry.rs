@@ -41,8 +41,8 @@ impl<'a> Name<'a> {
 ///
 /// # Invariants
 ///
-/// The dentry belongs to a super block of `T`, and a reference to it is held for as long as a
-/// `&Dentry` exists.
+/// The dentry belongs to a super block of `T`, and a reference to it, or its `d_lock`, is held for as
+/// long as a `&Dentry` exists.
 #[repr(transparent)]
 pub(crate) struct Dentry<T: FileSystem>(Opaque<bindings::dentry>, PhantomData<T>);
 
@@ -64,7 +64,7 @@ impl<T: FileSystem> Dentry<T> {
         // SAFETY: The dentry is alive by the type invariants.
         let inode = unsafe { helpers::vfsh_dentry_inode(self.as_ptr()) };
         // SAFETY: The inode of a dentry of a super block of `T` is one of `T`'s, and stays while the
-        // dentry is referenced: who holds a reference keeps it positive.
+        // dentry is referenced, or locked: either keeps it positive.
         (!inode.is_null()).then(|| unsafe { INode::from_raw(inode) })
     }
 
@@ -89,7 +89,11 @@ impl<T: FileSystem> Dentry<T> {
     /// Calls `each` for the data of the inode of every positive child, with `d_lock` of this dentry
     /// held: it must not sleep.
     pub(crate) fn for_each_child<F: FnMut(&T::Inode)>(&self, mut each: F) {
-        extern "C" fn call<T: FileSystem, F: FnMut(&T::Inode)>(
+        /// # Safety
+        ///
+        /// Called by the helper below alone, with the `F` that it was given, for a child of a dentry of
+        /// `T`.
+        unsafe extern "C" fn call<T: FileSystem, F: FnMut(&T::Inode)>(
             inode: *mut bindings::inode,
             arg: *mut c_void,
         ) {

@@ -215,6 +215,10 @@ impl<T: FileSystem> Registration<T> {
         }
     }
 
+    fn context_ops() -> &'static helpers::fs_context_operations {
+        &Self::CONTEXT_OPS
+    }
+
     const CONTEXT_OPS: helpers::fs_context_operations = helpers::fs_context_operations {
         free: Some(Self::free),
         dup: None,
@@ -235,7 +239,7 @@ impl<T: FileSystem> Registration<T> {
                 // SAFETY: `fc` is a fresh context for `T`; `free` takes the box back.
                 unsafe {
                     (*fc).fs_private = KBox::into_raw(context).cast();
-                    (*fc).ops = &Self::CONTEXT_OPS;
+                    (*fc).ops = Self::context_ops();
                 }
                 0
             }
@@ -266,8 +270,12 @@ impl<T: FileSystem> Registration<T> {
     }
 
     /// Tells the one who mounts what is wrong.
-    fn refuse(fc: *mut FsContext, (err, message): (Error, &'static CStr)) -> kernel::ffi::c_int {
-        // SAFETY: `fc` is the context being worked on; both strings are static.
+    ///
+    /// # Safety
+    ///
+    /// `fc` is the context being worked on.
+    unsafe fn refuse(fc: *mut FsContext, (err, message): Refusal) -> kernel::ffi::c_int {
+        // SAFETY: The caller's promise; both strings are static.
         unsafe { helpers::vfsh_fc_error(fc, T::NAME.as_char_ptr(), message.as_char_ptr()) };
         err.to_errno()
     }
@@ -276,8 +284,8 @@ impl<T: FileSystem> Registration<T> {
     ///
     /// # Safety
     ///
-    /// `fc` is the context being worked on, and `file` a valid file with no `fdget_pos` of this
-    /// thread on it.
+    /// `fc` is the context being worked on, and `file` a valid file with no `fdget_pos` on it that does
+    /// without the lock.
     unsafe fn set_device(fc: *mut FsContext, file: *mut bindings::file) -> kernel::ffi::c_int {
         // SAFETY: The caller's promise.
         let device = T::device(unsafe { AnyFile::from_raw_file(file) });
@@ -289,7 +297,8 @@ impl<T: FileSystem> Registration<T> {
                 unsafe { Self::context(fc) }.device = Some(device);
                 0
             }
-            Err(refusal) => Self::refuse(fc, refusal),
+            // SAFETY: As above.
+            Err(refusal) => unsafe { Self::refuse(fc, refusal) },
         }
     }
 
@@ -307,12 +316,16 @@ impl<T: FileSystem> Registration<T> {
             helpers::vfsh_fc_fd_param(fc, (*(*fc).fs_type).parameters.cast(), param, &mut file)
         };
         if ret == EBADF.to_errno() {
-            return Self::refuse(fc, (EBADF, c"the descriptor of the device is not open"));
+            // SAFETY: As above.
+            return unsafe {
+                Self::refuse(fc, (EBADF, c"the descriptor of the device is not open"))
+            };
         }
         if ret != 0 {
             return ret;
         }
-        // SAFETY: The helper returned a reference; mounting holds no file position.
+        // SAFETY: The helper returned a reference, which made the file shared: an `fdget_pos` that
+        // begins now takes the lock. Nobody here looks at the position.
         unsafe { Self::set_device(fc, file) }
     }
 
@@ -324,24 +337,30 @@ impl<T: FileSystem> Registration<T> {
         data: *mut c_void,
     ) -> kernel::ffi::c_int {
         if data.is_null() {
-            return Self::refuse(fc, (EINVAL, c"mount data is missing"));
+            // SAFETY: `fc` is the VFS's for this call.
+            return unsafe { Self::refuse(fc, (EINVAL, c"mount data is missing")) };
         }
-        // SAFETY: `mount(2)` copies a whole, zero-padded page for a type with binary mount data,
-        // and `BINARY_DATA` is less.
+        // SAFETY: All data but NULL comes from `copy_mount_options()`: a whole, zero-padded page, and
+        // `BINARY_DATA` is less; nobody in the kernel mounts this type with data of his own.
         let bytes = unsafe {
             const { assert!(T::BINARY_DATA <= 4096) };
             core::slice::from_raw_parts(data.cast::<u8>(), T::BINARY_DATA)
         };
         let fd = match T::parse_binary(bytes) {
             Ok(fd) => fd,
-            Err(refusal) => return Self::refuse(fc, refusal),
+            // SAFETY: As above.
+            Err(refusal) => return unsafe { Self::refuse(fc, refusal) },
         };
         // SAFETY: `fget` takes any number.
         let file = unsafe { bindings::fget(fd) };
         if file.is_null() {
-            return Self::refuse(fc, (EBADF, c"the descriptor of the device is not open"));
+            // SAFETY: As above.
+            return unsafe {
+                Self::refuse(fc, (EBADF, c"the descriptor of the device is not open"))
+            };
         }
-        // SAFETY: `fget` returned a reference; mounting holds no file position.
+        // SAFETY: `fget` returned a reference, and made the file shared: an `fdget_pos` that begins
+        // now takes the lock. Nobody here looks at the position.
         unsafe { Self::set_device(fc, file) }
     }
 
@@ -350,10 +369,13 @@ impl<T: FileSystem> Registration<T> {
     /// Called by the VFS alone, as the operation of this name, with a context or super block of `T`.
     unsafe extern "C" fn get_tree(fc: *mut FsContext) -> kernel::ffi::c_int {
         if !super::task::in_init_pid_namespace() {
-            return Self::refuse(
-                fc,
-                (EINVAL, c"can be mounted in the initial pid namespace only"),
-            );
+            // SAFETY: `fc` is the VFS's for this call.
+            return unsafe {
+                Self::refuse(
+                    fc,
+                    (EINVAL, c"can be mounted in the initial pid namespace only"),
+                )
+            };
         }
         // SAFETY: `fc` is the context being worked on, and `fill_super` is for `T`.
         unsafe { helpers::get_tree_nodev(fc, Some(Self::fill_super)) }
@@ -370,7 +392,8 @@ impl<T: FileSystem> Registration<T> {
         let device = unsafe { Self::context(fc) }.device.take();
         let (mount, link) = match T::mount(device) {
             Ok(pair) => pair,
-            Err(refusal) => return Self::refuse(fc, refusal),
+            // SAFETY: As above.
+            Err(refusal) => return unsafe { Self::refuse(fc, refusal) },
         };
         let Ok(info) = KBox::new(SuperInfo::<T> { mount, link }, GFP_KERNEL) else {
             return ENOMEM.to_errno();

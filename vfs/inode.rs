@@ -164,15 +164,14 @@ struct InodeBox<T: FileSystem> {
 /// # Invariants
 ///
 /// This is the `vfs_inode` of an [`InodeBox<T>`] whose `data` is initialised: every inode of a
-/// super block of `T` comes from [`InodeCache::alloc`]. It is referenced, and its super block is
-/// whole, for as long as a `&INode` exists outside of this file.
+/// super block of `T` comes from [`InodeCache::alloc`]. No `&INode` without a reference, and without
+/// a super block that is whole, leaves `vfs/`: the callbacks of `iget` and `ilookup`, [`RcuInode`] and
+/// `d_delete` hand out its data only.
 #[repr(transparent)]
 pub(crate) struct INode<T: FileSystem>(Opaque<bindings::inode>, PhantomData<T>);
 
 // SAFETY: `INode<T>` may be used from any thread: every method does its own locking or calls a
 // function that does, and `T::Inode` is `Send + Sync`.
-unsafe impl<T: FileSystem> Send for INode<T> {}
-// SAFETY: As above.
 unsafe impl<T: FileSystem> Sync for INode<T> {}
 
 /// An owned reference to an inode of `T`, which does not outlive what keeps the super block whole.
@@ -368,7 +367,7 @@ impl<T: FileSystem> INode<T> {
 
     /// A reference of one's own.
     pub(crate) fn hold(&self) -> InodeRef<'_, T> {
-        // SAFETY: Whoever has a `&INode` has a reference: in RCU path walk it is an `RcuInode`.
+        // SAFETY: Whoever has a `&INode`, and is not in `vfs/`, has a reference.
         // INVARIANT: The reference was taken just now.
         unsafe {
             bindings::ihold(self.as_ptr());
@@ -423,7 +422,9 @@ impl<T: FileSystem> INode<T> {
     /// Moves the inode to another place of the inode hash and gives it that number.
     pub(crate) fn rehash(&self, hash: u64) {
         // SAFETY: The inode is alive and referenced, so nobody evicts it; the helper has a lock, so
-        // that it is not put into the hash twice.
+        // that it is not put into the hash twice. `iget_failed` and `evict` unhash without that lock,
+        // but have an inode that nobody else has. A walker of the hash under RCU may be carried into
+        // the other chain, and miss what it looks for; those who walk so look again under the lock.
         unsafe { helpers::vfsh_inode_rehash(self.as_ptr(), hash) };
     }
 
@@ -531,14 +532,21 @@ impl<T: FileSystem> SuperBlock<T> {
         set: impl Fn(&T::Inode),
     ) -> Result<Iget<'_, T>> {
         struct Arg<M, S>(M, S);
-        extern "C" fn test<T: FileSystem, M: Fn(&T::Inode) -> bool, S: Fn(&T::Inode)>(
+        /// # Safety
+        ///
+        /// Called by `iget5_locked` alone, with the `Arg<M, S>` that it was given, for inodes of a super
+        /// block of `T`.
+        unsafe extern "C" fn test<T: FileSystem, M: Fn(&T::Inode) -> bool, S: Fn(&T::Inode)>(
             inode: *mut bindings::inode,
             arg: *mut c_void,
         ) -> kernel::ffi::c_int {
             // SAFETY: `arg` is the `Arg` below; `inode` is of the super block being searched.
             unsafe { (*arg.cast::<Arg<M, S>>()).0(INode::<T>::from_raw(inode).data()).into() }
         }
-        extern "C" fn init<T: FileSystem, M: Fn(&T::Inode) -> bool, S: Fn(&T::Inode)>(
+        /// # Safety
+        ///
+        /// As of `test`.
+        unsafe extern "C" fn init<T: FileSystem, M: Fn(&T::Inode) -> bool, S: Fn(&T::Inode)>(
             inode: *mut bindings::inode,
             arg: *mut c_void,
         ) -> kernel::ffi::c_int {
@@ -547,14 +555,14 @@ impl<T: FileSystem> SuperBlock<T> {
             0
         }
         fn pair<T: FileSystem, M: Fn(&T::Inode) -> bool, S: Fn(&T::Inode)>(
-            sb: *mut bindings::super_block,
+            sb: &SuperBlock<T>,
             hash: u64,
             arg: &Arg<M, S>,
         ) -> *mut bindings::inode {
             // SAFETY: The super block is alive; the callbacks match the type of the argument.
             unsafe {
                 bindings::iget5_locked(
-                    sb,
+                    sb.as_ptr(),
                     hash,
                     Some(test::<T, M, S>),
                     Some(init::<T, M, S>),
@@ -562,8 +570,7 @@ impl<T: FileSystem> SuperBlock<T> {
                 )
             }
         }
-        let inode =
-            NonNull::new(pair::<T, _, _>(self.as_ptr(), hash, &Arg(matches, set))).ok_or(ENOMEM)?;
+        let inode = NonNull::new(pair::<T, _, _>(self, hash, &Arg(matches, set))).ok_or(ENOMEM)?;
         // SAFETY: `iget5_locked` returned a reference to an inode of this super block.
         let inode_ref = unsafe { InodeRef::from_raw(inode) };
         // SAFETY: The inode is alive.
@@ -581,8 +588,9 @@ impl<T: FileSystem> SuperBlock<T> {
     pub(crate) fn new_control(&self, ino: u64) -> Result<InodeRef<'_, T>> {
         // SAFETY: The super block is alive.
         let inode = NonNull::new(unsafe { bindings::new_inode(self.as_ptr()) }).ok_or(ENOMEM)?;
-        // SAFETY: Nobody else knows of the inode; the tables are of `T` and static. `new_inode`
-        // returned a reference.
+        // SAFETY: The inode is in no hash and has no dentry; who walks the inodes of the super block
+        // looks at its state and pages, not at what is set here. The tables are of `T` and static.
+        // `new_inode` returned a reference.
         unsafe {
             let raw = inode.as_ptr();
             (*raw).i_ino = ino;
@@ -600,7 +608,11 @@ impl<T: FileSystem> SuperBlock<T> {
         hash: u64,
         matches: M,
     ) -> Option<InodeRef<'_, T>> {
-        extern "C" fn test<T: FileSystem, M: Fn(&T::Inode) -> bool>(
+        /// # Safety
+        ///
+        /// Called by `ilookup5` alone, with the `M` that it was given, for inodes of a super block of
+        /// `T`.
+        unsafe extern "C" fn test<T: FileSystem, M: Fn(&T::Inode) -> bool>(
             inode: *mut bindings::inode,
             arg: *mut c_void,
         ) -> kernel::ffi::c_int {
@@ -700,7 +712,8 @@ impl<T: FileSystem> InodeCache<T> {
 
     /// # Safety
     ///
-    /// `inode` came from `alloc`, and nobody uses it any more, RCU readers included.
+    /// `inode` came from `alloc`, and nobody uses it any more, RCU readers included, or nobody has
+    /// seen it.
     pub(super) unsafe fn free(inode: *mut bindings::inode) {
         let obj: *mut InodeBox<T> = inode.cast();
         // SAFETY: The data was initialised by `alloc`, is dropped once, here, and the object goes

@@ -197,7 +197,8 @@ impl<T: FileSystem> SuperOps<T> {
     ///
     /// Called by the VFS alone, as the operation of this name, with an object of a super block of `T`.
     unsafe extern "C" fn free_inode(inode: *mut bindings::inode) {
-        // SAFETY: Called once, after a grace period, for an inode from `alloc_inode`.
+        // SAFETY: Called once for an inode from `alloc_inode`: after a grace period, or before anybody
+        // has seen it.
         unsafe { InodeCache::<T>::free(inode) };
     }
 

@@ -105,11 +105,13 @@ impl Event {
     }
 }
 
-/// While it lives, the current task takes no signals but SIGKILL, SIGSTOP and SIGINT.
+/// While it lives, the current task takes no signals but SIGKILL, SIGSTOP and SIGINT. Nested ones have
+/// to be dropped in reverse order, or signals stay blocked.
 ///
 /// # Invariants
 ///
-/// `saved` is the signal mask of the task that made this value, which is the task that drops it.
+/// `saved` is the signal mask that the task had when it made this value, which is the task that drops
+/// it.
 pub(crate) struct SignalsBlocked {
     saved: Opaque<bindings::sigset_t>,
     _task: PhantomData<NotThreadSafe>,
