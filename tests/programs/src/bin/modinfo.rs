@@ -19,6 +19,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::{major, minor, stat};
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -182,6 +183,56 @@ fn traffic() -> Case {
     .seconds(if long { 4000 } else { 60 })
 }
 
+/// Loads it, and does not mind being refused.
+fn insmod(module: &str) -> Result<Result<(), Errno>> {
+    let file = fs::File::open(module)?;
+    // SAFETY: a descriptor, and a string that ends.
+    let ret = unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) };
+    Ok(sys::check(ret).map(|_| ()))
+}
+
+/// Refused where the C module has all the names, and that one is none the worse for it.
+fn beside_c() -> Case {
+    Case::new(
+        "refused_beside_c",
+        "EBUSY while the C module is loaded, and nothing left behind",
+        |_| {
+            let Some(module) = module() else {
+                skip!("CODA_MODULE is not set");
+            };
+            if !module_is_ours() {
+                skip!("this is the C module");
+            }
+            let found = Command::new("modprobe")
+                .args(["-n", "-q", "coda"])
+                .status()?;
+            if !found.success() {
+                skip!("the guest has no C module for this kernel");
+            }
+            unload_soon()?;
+            let refused = load("coda").and_then(|()| insmod(&module));
+            let lost: Vec<_> = [
+                "/dev/cfs0",
+                "/sys/class/coda/cfs0",
+                "/proc/sys/coda/timeout",
+            ]
+            .into_iter()
+            .filter(|path| !Path::new(path).exists())
+            .collect();
+            let loaded = module_is_ours();
+            let removed = run_to_end(Command::new("rmmod").arg("coda"));
+            // The other cases want it, whatever came of this one.
+            if !loaded {
+                load(&module)?;
+            }
+            ensure_eq!(refused?, Err(Errno::EBUSY));
+            ensure!(lost.is_empty(), "the C module lost {lost:?}");
+            removed
+        },
+    )
+    .seconds(30)
+}
+
 fn main() -> ExitCode {
     let cases = vec![
         Case::new("loaded", "lsmod shows it by its name", |_| {
@@ -305,7 +356,7 @@ fn main() -> ExitCode {
         )
         .seconds(60),
     ];
-    let cases = cases.into_iter().chain([traffic()]).collect();
+    let cases = cases.into_iter().chain([beside_c(), traffic()]).collect();
     let args = Args::parse();
     Suite::new("modinfo", vec![Group::bare("module", cases)])
         .only(args.only)
