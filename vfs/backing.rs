@@ -81,7 +81,8 @@ pub(crate) trait BackingHooks: Send + Sync + Sized + 'static {
     fn modified(&self);
 
     /// The file is about to be released, but pages of it are pinned, by I/O or a device that was
-    /// given a mapping of it: the content may change at any time from now on, and nobody will tell.
+    /// given a mapping of it, or may still be mapped: the content may change at any time from now on,
+    /// and nobody will tell.
     fn pinned(&self);
 
     /// A fault for writing on a shared mapping: has to chain to the host, and may learn from what
@@ -431,10 +432,12 @@ impl<H: BackingHooks> State<H> {
                 (*state).hooks.modified();
             }
             // Who pins a page to write to it has to make it writable first, and that is a
-            // modification.
+            // modification. On a stacked host the pages are another file's, and there may be areas
+            // left that `remap_file_pages(2)` made of it without us.
             if (*state).shared.load(Relaxed) != 0
                 && (*state).hooks.is_settled()
-                && helpers::vfsh_mapping_may_be_pinned((*inode).i_mapping)
+                && ((*state).stacked.as_ref().is_some()
+                    || helpers::vfsh_mapping_may_be_pinned((*inode).i_mapping))
             {
                 (*state).hooks.pinned();
             }

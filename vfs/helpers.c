@@ -84,6 +84,10 @@ bool vfsh_mapping_may_be_pinned(struct address_space *mapping)
 	bool pinned = false;
 	unsigned int i;
 
+	/* DAX keeps no folios there, so nobody can tell */
+	if (IS_DAX(mapping->host))
+		return true;
+
 	folio_batch_init(&batch);
 	while (!pinned && filemap_get_folios(mapping, &index, ULONG_MAX, &batch)) {
 		for (i = 0; i < folio_batch_count(&batch); i++)
