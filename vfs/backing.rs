@@ -56,11 +56,12 @@ use kernel::{
     error::{from_err_ptr, to_result},
     ffi::{c_int, c_long, c_uint},
     fs::File as AnyFile,
+    new_mutex,
     prelude::*,
     sync::{
         aref::ARef,
         atomic::{Atomic, Relaxed},
-        SetOnce,
+        Mutex, SetOnce,
     },
 };
 
@@ -314,12 +315,16 @@ struct Head {
 /// It is on the heap and does not move. `head.owner` is `H`. `head.f_op` is the operations table of
 /// exactly one file, which was opened with the table `host_f_op`, and which frees the `State` in its
 /// `release`.
+#[pin_data]
 #[repr(C)]
 struct State<H: BackingHooks> {
     head: Head,
     host_f_op: *const bindings::file_operations,
     vm_ops: SetOnce<WrappedVmOps>,
     stacked: SetOnce<StackedVmOps>,
+    /// Held to set `stacked`: who maps the file at the same time waits for it.
+    #[pin]
+    stacking: Mutex<()>,
     /// How many areas have the wrapped table, as far as their `open` and `close` tell.
     areas: Atomic<i32>,
     /// Whether I/O has ever been meant to go past the page cache.
@@ -378,8 +383,8 @@ impl<H: BackingHooks> State<H> {
         if host.mmap_prepare.is_some() {
             f_op.mmap_prepare = Some(Self::mmap_prepare);
         }
-        let state = KBox::new(
-            State {
+        let state = KBox::pin_init(
+            pin_init!(State {
                 head: Head {
                     f_op,
                     owner: TypeId::of::<H>(),
@@ -387,6 +392,7 @@ impl<H: BackingHooks> State<H> {
                 host_f_op,
                 vm_ops: SetOnce::new(),
                 stacked: SetOnce::new(),
+                stacking <- new_mutex!((), "State::stacking"),
                 areas: Atomic::new(0),
                 // SAFETY: The caller's promise.
                 direct: Atomic::new(i32::from(unsafe {
@@ -394,12 +400,15 @@ impl<H: BackingHooks> State<H> {
                 })),
                 shared: Atomic::new(0),
                 hooks,
-            },
+            }),
             GFP_KERNEL,
         )?;
-        // SAFETY: Nobody else looks at the file yet.
+        // SAFETY: The state does not move until `release` drops it. Nobody else looks at the file yet.
         // INVARIANT: The table belongs to this file from now on, and `release` frees the state.
-        unsafe { (*file).f_op = core::ptr::addr_of!((*KBox::into_raw(state)).head.f_op) };
+        unsafe {
+            let state = KBox::into_raw(Pin::into_inner_unchecked(state));
+            (*file).f_op = core::ptr::addr_of!((*state).head.f_op);
+        }
         Ok(())
     }
 
@@ -574,14 +583,22 @@ impl<H: BackingHooks> State<H> {
         // SAFETY: The caller's promise.
         let host = unsafe { (*vma).vm_ops };
         if self.stacked.as_ref().is_none() {
+            let _guard = self.stacking.lock();
             self.stacked.populate(StackedVmOps::new(host, file));
         }
-        // With an error the core drops the host's file, and the host's `close` is not called: no
-        // stacked host has one to miss.
-        let stacked = self.stacked.as_ref().ok_or(EAGAIN)?;
-        if stacked.host != host {
+        let Some(stacked) = self.stacked.as_ref().filter(|it| it.host == host) else {
+            // The core drops the host's file, but calls no `close` of an area whose `mmap` failed;
+            // and the host knows nothing of that. Its table is that of the file system below it,
+            // which may count its areas.
+            // SAFETY: The host has made the area, and is done with it after this: the core gives an
+            // area that failed a table of its own.
+            unsafe {
+                if let Some(close) = host.as_ref().and_then(|host| host.close) {
+                    close(vma);
+                }
+            }
             return Err(ENODEV);
-        }
+        };
         // SAFETY: The area gets a reference to the file, and with it to the table, of its own.
         unsafe {
             super::get_raw_file(file);
