@@ -1085,12 +1085,15 @@ impl<H: BackingHooks> BackingFile<H> {
     }
 
     /// Maps the host's file in place of the user's: the area shows the user's path, and stores of
-    /// a shared, writable area are detected.
+    /// a shared, writable area are detected. Whatever the caller makes of the result, `mmap(2)`
+    /// returns it.
     pub(crate) fn mmap(&self, area: VmArea<'_>) -> Result {
         let mut context = self.context(None);
         // SAFETY: By the invariants of `area`. If it fails, the core drops the area's reference,
         // which is to this file by then or still to the user's.
-        to_result(unsafe { helpers::backing_file_mmap(self.as_ptr(), area.vma, &mut context) })
+        let ret = unsafe { helpers::backing_file_mmap(self.as_ptr(), area.vma, &mut context) };
+        area.outcome.set(Some(ret));
+        to_result(ret)
     }
 
     /// Makes what was written to the host's file durable.

@@ -5,8 +5,8 @@
 //! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h).
 
 use super::{bindings as helpers, fs::FileSystem, inode::INode};
-use core::{marker::PhantomData, ptr::NonNull};
-use kernel::{bindings, fs::File as AnyFile, prelude::*, types::Opaque};
+use core::{cell::Cell, marker::PhantomData, ptr::NonNull};
+use kernel::{bindings, ffi::c_int, fs::File as AnyFile, prelude::*, types::Opaque};
 
 /// An open file of a file system of type `T`.
 ///
@@ -367,6 +367,8 @@ impl<'a> SpliceRead<'a> {
 /// The area is under construction during `'a`: nobody else sees it, `mmap_lock` is held for writing.
 pub(crate) struct VmArea<'a> {
     pub(super) vma: *mut bindings::vm_area_struct,
+    /// What became of it, once the host was asked: the core has to hear that and nothing else.
+    pub(super) outcome: &'a Cell<Option<c_int>>,
     pub(super) _life: PhantomData<&'a ()>,
 }
 

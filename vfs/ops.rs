@@ -17,7 +17,7 @@ use super::{
     sb::SuperBlock,
     to_int,
 };
-use core::{marker::PhantomData, ptr::NonNull};
+use core::{cell::Cell, marker::PhantomData, ptr::NonNull};
 use kernel::{
     bindings::{self, dentry, inode, loff_t, mnt_idmap},
     ffi::{c_char, c_int, c_long, c_uint, c_ulong},
@@ -213,13 +213,18 @@ impl<T: FileSystem> FileOps<T> {
         file: *mut bindings::file,
         vma: *mut bindings::vm_area_struct,
     ) -> c_int {
+        let outcome = Cell::new(None);
         // INVARIANT: `->mmap` is called on an area under construction.
         let area = VmArea {
             vma,
+            outcome: &outcome,
             _life: PhantomData,
         };
         // SAFETY: An open object of this table.
-        to_int(T::mmap(unsafe { File::from_raw(file) }, area))
+        let ret = to_int(T::mmap(unsafe { File::from_raw(file) }, area));
+        // An area that the host has made must not be given up without its `close`, and one that it
+        // gave up must not be used.
+        outcome.get().unwrap_or(ret)
     }
 
     /// # Safety
