@@ -1087,7 +1087,22 @@ impl<H: BackingHooks> BackingFile<H> {
     /// Maps the host's file in place of the user's: the area shows the user's path, and stores of
     /// a shared, writable area are detected. Whatever the caller makes of the result, `mmap(2)`
     /// returns it.
+    ///
+    /// `EACCES`: the area is shared and may become writable, and this file is not open for writing.
+    /// `EPERM`: it is, but the host's file is sealed against such areas.
     pub(crate) fn mmap(&self, area: VmArea<'_>) -> Result {
+        // The core has looked at the mode and the seals of the user's file, not at this one's.
+        // SAFETY: By the invariants of `area`; the file is alive, and its mode does not change.
+        unsafe {
+            if helpers::vfsh_vma_shared_maywrite(area.vma) {
+                if (*self.as_ptr()).f_mode & helpers::vfs_consts_VFS_FMODE_WRITE == 0 {
+                    return Err(EACCES);
+                }
+                if helpers::vfsh_file_denies_mmap_write(self.as_ptr()) {
+                    return Err(EPERM);
+                }
+            }
+        }
         let mut context = self.context(None);
         // SAFETY: By the invariants of `area`. If it fails, the core drops the area's reference,
         // which is to this file by then or still to the user's.

@@ -503,6 +503,12 @@ bool vfsh_file_is_hugetlb(const struct file *file)
 	return file->f_op->fop_flags & FOP_HUGE_PAGES;
 }
 
+/* F_SEAL_WRITE: mapping_deny_writable() */
+bool vfsh_file_denies_mmap_write(const struct file *file)
+{
+	return atomic_read(&file->f_mapping->i_mmap_writable) < 0;
+}
+
 int vfsh_chrdev_reserve(unsigned int major, unsigned int minors,
 			const char *name)
 {

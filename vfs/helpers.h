@@ -41,6 +41,7 @@ enum vfs_consts {
 	VFS_LOOKUP_RCU = LOOKUP_RCU,
 	VFS_FMODE_CREATED = (__force int)FMODE_CREATED,
 	VFS_FMODE_NOWAIT = (__force int)FMODE_NOWAIT,
+	VFS_FMODE_WRITE = (__force int)FMODE_WRITE,
 	VFS_FMODE_CAN_ODIRECT = (__force int)FMODE_CAN_ODIRECT,
 };
 
@@ -151,6 +152,7 @@ bool vfsh_vma_is_special(const struct vm_area_struct *vma);
 bool vfsh_vma_desc_is_special(const struct vm_area_desc *desc);
 bool vfsh_vma_maps_itself(const struct vm_area_struct *vma);
 bool vfsh_file_is_hugetlb(const struct file *file);
+bool vfsh_file_denies_mmap_write(const struct file *file);
 
 /* module */
 bool vfsh_module_is_live(const struct module *mod);
