@@ -50,6 +50,8 @@ pub fn missing(name: &str) -> Option<String> {
 pub struct Small {
     dir: PathBuf,
     image: Option<PathBuf>,
+    /// What it is stacked on; dropped, and so unmounted, after it.
+    below: Option<Box<Small>>,
 }
 
 fn run(program: &str, args: &[&str]) -> Result<()> {
@@ -81,7 +83,11 @@ impl Small {
             Some(options),
         )
         .with_context(|| format!("tmpfs with {options}"))?;
-        Ok(Small { dir, image: None })
+        Ok(Small {
+            dir,
+            image: None,
+            below: None,
+        })
     }
 
     /// An ext4 of so many megabytes in a file.
@@ -98,6 +104,7 @@ impl Small {
         Ok(Small {
             dir,
             image: Some(image),
+            below: None,
         })
     }
 
@@ -121,7 +128,42 @@ impl Small {
         let text = |p: &Path| p.to_string_lossy().into_owned();
         run("mkfs.ext4", &["-q", "-F", "-b", "4096", &text(device)])?;
         run("mount", &["-o", "dax=always", &text(device), &text(&dir)])?;
-        Ok(Small { dir, image: None })
+        Ok(Small {
+            dir,
+            image: None,
+            below: None,
+        })
+    }
+
+    /// An overlay whose layers are on a tmpfs.
+    pub fn overlay(name: &str) -> Result<Self> {
+        let below = Small::tmpfs(&format!("{name}-below"), "size=16m")?;
+        let layer = |name: &str| -> Result<PathBuf> {
+            let path = below.dir().join(name);
+            std::fs::create_dir(&path)?;
+            Ok(path)
+        };
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            layer("lower")?.display(),
+            layer("upper")?.display(),
+            layer("work")?.display()
+        );
+        let dir = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir)?;
+        mount(
+            Some("overlay"),
+            &dir,
+            Some("overlay"),
+            MsFlags::empty(),
+            Some(options.as_str()),
+        )
+        .with_context(|| format!("overlay with {options}"))?;
+        Ok(Small {
+            dir,
+            image: None,
+            below: Some(Box::new(below)),
+        })
     }
 
     /// Where it is.
@@ -134,6 +176,7 @@ impl Drop for Small {
     fn drop(&mut self) {
         let _ = umount2(&self.dir, MntFlags::MNT_DETACH);
         let _ = std::fs::remove_dir(&self.dir);
+        drop(self.below.take());
         if let Some(image) = &self.image {
             let _ = std::fs::remove_file(image);
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Containers on file systems with something special about them: no space
-//! left, or huge pages.
+//! left, huge pages, DAX, or another file system below.
 
 use crate::case::{CloseCase as C, RW_CLEAN, RW_DIRTY, T, Verdict};
 use coda_selftests::containers::{self, Small};
@@ -260,6 +260,53 @@ fn dax_cases() -> Vec<C> {
     ]
 }
 
+/// Where the host puts a file of its own into the area.
+fn overlay_cases() -> Vec<C> {
+    use Verdict::{Clean, Modified};
+    vec![
+        C::new(
+            "map_remap_file_pages",
+            Modified,
+            "overlay: remap_file_pages(2) of it all, close, then a store",
+            |t| {
+                t.make_pages(4)?;
+                let fd = t.rw()?;
+                let map = Map::shared(&fd, 4 * PAGE)?;
+                // SAFETY: the range is a mapping of ours.
+                let done = sys::check(unsafe {
+                    libc::syscall(libc::SYS_remap_file_pages, map.address(), 4 * PAGE, 0, 0, 0)
+                });
+                if done == Err(Errno::ENOSYS) {
+                    skip!("the kernel has no remap_file_pages");
+                }
+                done?;
+                // Nothing of the open file is left, but what is mapped.
+                sys::close(fd)?;
+                t.expect(&[RW_DIRTY])?;
+                map.store(0, b'r');
+                ensure_eq!(t.contents()?[0], b'r');
+                sys::close(t.rw()?)?;
+                t.expect(&[RW_DIRTY, RW_DIRTY])
+            },
+        ),
+        C::new("map_private", Clean, "overlay: a private store", |t| {
+            t.make_pages(1)?;
+            let fd = t.rw()?;
+            let prot = libc::PROT_READ | libc::PROT_WRITE;
+            Map::new(&fd, PAGE, prot, libc::MAP_PRIVATE)?.store(0, b'p');
+            sys::close(fd)?;
+            t.expect(&[RW_CLEAN])
+        }),
+        C::new("write", Modified, "overlay: write(2)", |t| {
+            t.make_pages(1)?;
+            let fd = t.rw()?;
+            sys::write(&fd, b"o")?;
+            sys::close(fd)?;
+            t.expect(&[RW_DIRTY])
+        }),
+    ]
+}
+
 /// A group on a file system that had to be made first, or why there is none.
 fn on(name: &str, made: Result<Small>, cases: Vec<C>, mounts: &mut Vec<Small>) -> Group {
     let cases = cases.into_iter().map(C::build).collect();
@@ -296,6 +343,12 @@ pub fn groups() -> (Vec<Group>, Vec<Small>) {
             &mut mounts,
         ),
         on("dax-ext4", Small::dax("coda-dax"), dax_cases(), &mut mounts),
+        on(
+            "overlay-tmpfs",
+            Small::overlay("coda-overlay"),
+            overlay_cases(),
+            &mut mounts,
+        ),
     ];
     (groups, mounts)
 }
