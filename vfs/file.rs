@@ -418,17 +418,13 @@ impl DirEmitter<'_> {
         unsafe { helpers::vfsh_dir_emit_dots(self.file, self.context) }
     }
 
-    /// Emits an entry; false if the reader has no room for it.
+    /// Emits an entry; false if the reader has no room for it, as none has for a name whose length
+    /// is no `int`.
     pub(crate) fn entry(&mut self, name: &[u8], ino: u64, kind: u8) -> bool {
+        let Ok(len) = c_int::try_from(name.len()) else {
+            return false;
+        };
         // SAFETY: Valid by the type invariants; the name is read during the call only.
-        unsafe {
-            helpers::vfsh_dir_emit(
-                self.context,
-                name.as_ptr().cast(),
-                name.len() as kernel::ffi::c_int,
-                ino,
-                kind.into(),
-            )
-        }
+        unsafe { helpers::vfsh_dir_emit(self.context, name.as_ptr().cast(), len, ino, kind.into()) }
     }
 }
