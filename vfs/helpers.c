@@ -6,6 +6,7 @@
 
 #include <linux/cdev.h>
 #include <linux/cred.h>
+#include <linux/dax.h>
 #include <linux/dcache.h>
 #include <linux/device.h>
 #include <linux/file.h>
@@ -84,9 +85,12 @@ bool vfsh_mapping_may_be_pinned(struct address_space *mapping)
 	bool pinned = false;
 	unsigned int i;
 
-	/* DAX keeps no folios there, so nobody can tell */
-	if (IS_DAX(mapping->host))
-		return true;
+	/*
+	 * DAX keeps values there, and counts no pins apart.  Its pages are not
+	 * referenced but by areas and by who pins them.
+	 */
+	if (dax_mapping(mapping))
+		return dax_layout_busy_page(mapping);
 
 	folio_batch_init(&batch);
 	while (!pinned && filemap_get_folios(mapping, &index, ULONG_MAX, &batch)) {
