@@ -118,9 +118,12 @@ fn drop_dir_nlink(dir: &INode<Coda>) {
     }
 }
 
-/// As `coda_link()`.
+/// As `coda_link()`; but another name for the control file is not asked for, by a fid of zeroes.
 pub(crate) fn link(inode: &INode<Coda>, dir: &INode<Coda>, name: Name<'_>) -> Result {
     refuse_control(dir, name)?;
+    if pioctl::is_control_inode(inode) {
+        return Err(EPERM);
+    }
     let (fid, dir_fid) = (inode.data().fid(), dir.data().fid());
     comm(dir).upcall(Message::link(&fid, &dir_fid, name.as_bytes())?)?;
     dir.touch();

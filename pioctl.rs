@@ -28,6 +28,11 @@ pub(crate) fn is_control(dir: &INode<Coda>, name: Name<'_>) -> bool {
     name.as_bytes() == CONTROL && dir.is_root()
 }
 
+/// Whether `inode` is that of the control file: fids make no number that is as high.
+pub(crate) fn is_control_inode(inode: &INode<Coda>) -> bool {
+    inode.ino() == CONTROL_INO
+}
+
 /// An inode for the control file, which the cache manager knows nothing of.
 pub(crate) fn control_inode(sb: &SuperBlock<Coda>) -> Result<InodeRef<'_, Coda>> {
     sb.new_control(CONTROL_INO)

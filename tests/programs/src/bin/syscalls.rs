@@ -1024,6 +1024,17 @@ fn names_and_errors() -> Vec<Case> {
             },
         ),
         case(
+            "control_link",
+            ".CONTROL can have no other name, and nobody is asked for one",
+            |ctx, _, _| {
+                let mnt = &ctx.fixture().mnt;
+                let linked = fs::hard_link(mnt.join(".CONTROL"), mnt.join("another"));
+                ensure_eq!(errno(linked), Some(Errno::EPERM));
+                ensure!(!names(mnt)?.contains(&OsString::from("another")), "there it is");
+                Ok(())
+            },
+        ),
+        case(
             "pioctl",
             "the ioctl of .CONTROL carries data both ways",
             |ctx, here, behind| {
