@@ -405,8 +405,11 @@ impl<H: BackingHooks> State<H> {
         )?;
         // SAFETY: The state does not move until `release` drops it. Nobody else looks at the file yet.
         // INVARIANT: The table belongs to this file from now on, and `release` frees the state.
+        // A file that is open holds a reference to the module of its host's table, which `release` puts;
+        // what it gets for that is one to this module, whose code it calls from now on.
         unsafe {
             let state = KBox::into_raw(Pin::into_inner_unchecked(state));
+            helpers::vfsh_module_hold();
             (*file).f_op = core::ptr::addr_of!((*state).head.f_op);
         }
         Ok(())
@@ -426,8 +429,8 @@ impl<H: BackingHooks> State<H> {
     /// that was given it here.
     unsafe extern "C" fn release(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
         // SAFETY: Reached through the file's table, so it has a state. This is the last use of the
-        // file as such; the VFS goes on to put the module of `f_op`, which has to be the host's
-        // table by then, as the state is freed here.
+        // file as such; the VFS goes on to put the module of `f_op`, which is ours by then: the
+        // reference that `attach` took.
         unsafe {
             let state: *mut Self = (*file).f_op.cast_mut().cast();
             let host = (*state).host_f_op;
@@ -435,7 +438,7 @@ impl<H: BackingHooks> State<H> {
                 Some(release) => release(inode, file),
                 None => 0,
             };
-            (*file).f_op = host;
+            helpers::vfsh_file_released(file, host);
             if (*state).areas.load(Relaxed) != 0 {
                 // Every area is gone, but not all of them said so: somebody took our table away.
                 (*state).hooks.modified();
@@ -837,8 +840,9 @@ impl<H: BackingHooks> BackingFile<H> {
     ///
     /// With an error, `hooks` is dropped. `EBADF`: `host` is not open for what `user` wants to do.
     /// `ELOOP`: it is of the same file system as `user`, or on too high a stack of file systems.
-    /// `EINVAL`: it is neither a regular file nor a directory, or one of huge pages, whose faults ask
-    /// nobody.
+    /// `EINVAL`: it is neither a regular file nor a directory; or a file of huge pages, whose faults ask
+    /// nobody; or one without a page cache, as those of debugfs are: no two of them do alike, and those
+    /// of functionfs take the iocb of asynchronous I/O for one of `io_submit(2)`'s own.
     pub(crate) fn open(
         user: &Opening<'_, H::FileSystem>,
         host: &AnyFile,
@@ -855,21 +859,18 @@ impl<H: BackingHooks> BackingFile<H> {
         }
         let raw = host.as_ptr();
         // SAFETY: `host` is alive, so its inode is; a mounted file's super block has a type.
-        let (kind, too_deep, hugetlb) = unsafe {
+        let (kind, too_deep, odd) = unsafe {
             let inode = (*raw).f_inode;
             let (sb, user_sb) = ((*inode).i_sb, (*(*user.as_ptr()).f_inode).i_sb);
             (
                 u32::from((*inode).i_mode) & mode::S_IFMT,
                 (*sb).s_type == (*user_sb).s_type
                     || (*sb).s_stack_depth >= bindings::FILESYSTEM_MAX_STACK_DEPTH as c_int,
-                helpers::vfsh_file_is_hugetlb(raw),
+                helpers::vfsh_file_is_hugetlb(raw) || helpers::vfsh_file_has_no_pages(raw),
             )
         };
         if too_deep {
             return Err(ELOOP.into());
-        }
-        if hugetlb {
-            return Err(EINVAL);
         }
         let mut flags = wanted | bindings::O_LARGEFILE;
         // A directory's container may be a file, which is read in pieces of any size.
@@ -878,7 +879,7 @@ impl<H: BackingHooks> BackingFile<H> {
             flags |= user.flags() & bindings::O_DIRECT;
         }
         match kind {
-            mode::S_IFREG => {}
+            mode::S_IFREG if !odd => {}
             mode::S_IFDIR => flags |= bindings::O_DIRECTORY,
             _ => return Err(EINVAL),
         }

@@ -507,6 +507,32 @@ bool vfsh_file_is_hugetlb(const struct file *file)
 	return file->f_op->fop_flags & FOP_HUGE_PAGES;
 }
 
+/* A file of debugfs, functionfs and the like. */
+bool vfsh_file_has_no_pages(const struct file *file)
+{
+	return file->f_mapping->a_ops == &empty_aops;
+}
+
+void vfsh_module_hold(void)
+{
+	__module_get(THIS_MODULE);
+}
+
+/*
+ * The operations of a file that was released have an owner and nothing else:
+ * fops_put() gives back what vfsh_module_hold() took when this module is done
+ * with the file.
+ */
+void vfsh_file_released(struct file *file, const struct file_operations *host)
+{
+	static const struct file_operations released = {
+		.owner = THIS_MODULE,
+	};
+
+	fops_put(host);
+	file->f_op = &released;
+}
+
 /* F_SEAL_WRITE: mapping_deny_writable() */
 bool vfsh_file_denies_mmap_write(const struct file *file)
 {

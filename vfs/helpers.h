@@ -152,6 +152,9 @@ bool vfsh_vma_is_special(const struct vm_area_struct *vma);
 bool vfsh_vma_desc_is_special(const struct vm_area_desc *desc);
 bool vfsh_vma_maps_itself(const struct vm_area_struct *vma);
 bool vfsh_file_is_hugetlb(const struct file *file);
+bool vfsh_file_has_no_pages(const struct file *file);
+void vfsh_module_hold(void);
+void vfsh_file_released(struct file *file, const struct file_operations *host);
 bool vfsh_file_denies_mmap_write(const struct file *file);
 
 /* module */

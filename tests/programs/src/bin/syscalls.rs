@@ -1030,7 +1030,10 @@ fn names_and_errors() -> Vec<Case> {
                 let mnt = &ctx.fixture().mnt;
                 let linked = fs::hard_link(mnt.join(".CONTROL"), mnt.join("another"));
                 ensure_eq!(errno(linked), Some(Errno::EPERM));
-                ensure!(!names(mnt)?.contains(&OsString::from("another")), "there it is");
+                ensure!(
+                    !names(mnt)?.contains(&OsString::from("another")),
+                    "there it is"
+                );
                 Ok(())
             },
         ),

@@ -443,6 +443,25 @@ pub fn cases() -> Vec<Case> {
             Ok(path)
         }),
         case(
+            "container_no_pages",
+            "an open whose container has no page cache is refused, and closed",
+            |t| {
+                fs::write(t.behind.join("f"), b"contents")?;
+                let fid = t.ctx.fixture().fid(&format!("{}/f", t.ctx.name))?;
+                let mut watch = t.ctx.fixture().watch()?;
+                t.rule(
+                    Rule::on("OPEN_BY_FD")
+                        .once()
+                        .with("container", "/sys/kernel/debug/devices_deferred"),
+                )?;
+                let opened = sys::open(&t.here.join("f"), OFlag::O_RDONLY);
+                ensure_eq!(opened.err(), Some(Errno::EINVAL));
+                ensure_eq!(watch.requests("CLOSE", &fid)?.len(), 1, "closes");
+                Ok(())
+            },
+        )
+        .tag("odd_container"),
+        case(
             "container_refused",
             "the reply with a container that is no file and no directory is refused",
             |t| {
