@@ -442,9 +442,10 @@ fn list(t: &Attempt<'_>) -> Result<()> {
     for n in 0..NAMES {
         fs::write(t.behind.join(format!("a-rather-long-name-{n}")), b"")?;
     }
-    let dir = sys::open(&t.here, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+    let open = || sys::open(&t.here, OFlag::O_RDONLY | OFlag::O_DIRECTORY);
+    let mut dir = open()?;
     let mut buffer = [0u8; 1024];
-    let read = |buffer: &mut [u8; 1024]| {
+    let read = |dir: &OwnedFd, buffer: &mut [u8; 1024]| {
         // SAFETY: the kernel writes to a buffer of that size.
         let n = unsafe {
             libc::syscall(
@@ -460,13 +461,16 @@ fn list(t: &Attempt<'_>) -> Result<()> {
     let mut armed = true;
     loop {
         let got = match armed {
-            true => t.armed(|| read(&mut buffer))?,
-            false => read(&mut buffer),
+            true => t.armed(|| read(&dir, &mut buffer))?,
+            false => read(&dir, &mut buffer),
         };
         let len = match got {
             Ok(len) => len,
             Err(_) if armed => {
                 armed = false;
+                // Not by the same descriptor: ext4 keeps those names that it had found by then, and
+                // takes them for all (ext4_dx_readdir()).
+                dir = open()?;
                 continue;
             }
             Err(error) => bail!("again it gave {error}"),
@@ -875,7 +879,8 @@ static NAMES: &[Op] = &[
     }),
     Op::new("rmdir", "rmdir(2)", |t| {
         let (path, there) = (path_c(&t.here.join("d")), t.behind.join("d"));
-        fs::create_dir(&there)?;
+        // Not behind the kernel's back, which knows how many links the directory above has.
+        fs::create_dir(t.here.join("d"))?;
         t.agrees()?;
         // SAFETY: a string that ends.
         let call = || done(unsafe { libc::rmdir(path.as_ptr()) });

@@ -434,6 +434,9 @@ fn effect(op: Opcode, n: u32) -> (Opcode, Fid) {
     }
 }
 
+/// Why what is written to the device is taken though an allocation fails.
+const VMALLOC: &str = "where there are no pages in a row, pages from anywhere will do";
+
 fn downcall(name: &'static str, op: Opcode) -> Case {
     let title = format!("downcall_{name}");
     Case::new(title.clone(), "a downcall", move |_| {
@@ -467,7 +470,7 @@ fn downcall(name: &'static str, op: Opcode) -> Case {
             Ok((delivered, sent.is_err()))
         })?;
         manager.umount()?;
-        tally.conclude(&title, None)
+        tally.conclude(&title, Some(VMALLOC))
     })
     .seconds(60)
 }
@@ -609,7 +612,7 @@ pub fn cases() -> Vec<Case> {
         cases.push(served(
             format!("reply_{name}"),
             "the write of a reply",
-            None,
+            Some(VMALLOC),
             op,
             Fails::Reply(op),
         ));
