@@ -26,9 +26,10 @@ use ktest::{
 use manager::Plan;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
+use nix::sys::stat::makedev;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::pipe;
 use program::Call;
@@ -108,10 +109,24 @@ fn module_users() -> Result<u64> {
     Ok(count.trim().parse()?)
 }
 
+/// The number of what is mounted there, which nobody is asked for.
+fn device_number(mnt: &Path) -> Result<u64> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let number = mounts.lines().rev().find_map(|line| {
+        let mut fields = line.split(' ').skip(2);
+        let (major, minor) = fields.next()?.split_once(':')?;
+        let found = Path::new(fields.nth(1)?) == mnt;
+        found.then(|| Some(makedev(major.parse().ok()?, minor.parse().ok()?)))?
+    });
+    number.with_context(|| format!("nothing is mounted on {}", mnt.display()))
+}
+
 /// The programs of a life.
 struct Programs<'a> {
     shared: &'static Shared,
     mnt: &'a Path,
+    /// The number that its objects have in `st_dev`.
+    dev: u64,
     kids: Vec<Option<Child>>,
     seeds: SmallRng,
 }
@@ -131,8 +146,9 @@ impl Programs<'_> {
                 }
                 slot.store(0, SeqCst);
             }
-            let (shared, mnt, seed) = (self.shared, self.mnt.to_owned(), self.seeds.next_u64());
-            let new = child(move |_| program::run(shared, mnt, seed))?;
+            let (shared, mnt, dev) = (self.shared, self.mnt.to_owned(), self.dev);
+            let seed = self.seeds.next_u64();
+            let new = child(move |_| program::run(shared, mnt, dev, seed))?;
             slot.store(new.pid.as_raw(), SeqCst);
             *kid = Some(new);
         }
@@ -199,9 +215,28 @@ fn unmount(mnt: &Path, flags: MntFlags) -> Result<()> {
     kid.succeed().context("umount")
 }
 
-/// A directory, and a mount that is there until this is dropped.
+/// A directory, and a mount that is there until this is dropped. Once that is gone, the directory is
+/// one that nothing can be made in: what programs find there is not theirs.
 struct Place {
     mnt: PathBuf,
+}
+
+impl Place {
+    fn new() -> Result<Self> {
+        let mnt = std::env::temp_dir().join(format!("fuzz-mnt-{}", std::process::id()));
+        fs::create_dir_all(&mnt)?;
+        let place = Place { mnt };
+        let nothing: Option<&str> = None;
+        mount(
+            Some("tmpfs"),
+            &place.mnt,
+            Some("tmpfs"),
+            MsFlags::MS_RDONLY,
+            nothing,
+        )
+        .context("a tmpfs to be mounted on")?;
+        Ok(place)
+    }
 }
 
 impl Drop for Place {
@@ -218,10 +253,7 @@ fn life(
     most: u64,
     random: &mut SmallRng,
 ) -> Result<()> {
-    let place = Place {
-        mnt: std::env::temp_dir().join(format!("fuzz-mnt-{}", std::process::id())),
-    };
-    fs::create_dir_all(&place.mnt)?;
+    let place = Place::new()?;
     fs::create_dir(store)?;
     let users = module_users()?;
     let end = *ENDS.choose(random).expect("there are some");
@@ -257,6 +289,7 @@ fn life(
     let mut programs = Programs {
         shared,
         mnt: &place.mnt,
+        dev: device_number(&place.mnt)?,
         kids: (0..KIDS).map(|_| None).collect(),
         seeds: SmallRng::seed_from_u64(random.next_u64()),
     };

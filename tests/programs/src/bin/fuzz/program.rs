@@ -86,8 +86,8 @@ struct Program {
     maps: Vec<Map>,
     zero: OwnedFd,
     pipe: (OwnedFd, OwnedFd),
-    /// The mount, once that is known.
-    dev: Option<u64>,
+    /// The number of the mount.
+    dev: u64,
     /// It is inside of the mount.
     inside: bool,
 }
@@ -148,11 +148,9 @@ impl Program {
 
     /// What is told of an object may be nonsense, but it has to be the cache manager's.
     fn shown(&mut self, what: &str, dev: u64, ino: u64, owner: u32, mode: u32) {
-        if self.dev.is_none() {
-            self.dev = stat(&self.mnt).ok().map(|told| told.st_dev);
-        }
-        // A link may lead out of the mount, and the control file is the kernel's own.
-        if self.dev != Some(dev) || ino == u64::MAX {
+        // A link may lead out of the mount, which may not be there any more; and the control file
+        // is the kernel's own.
+        if self.dev != dev || ino == u64::MAX {
             return;
         }
         if !self.shared.owners.has(owner.into()) {
@@ -437,7 +435,7 @@ impl Program {
 }
 
 /// Calls whatever there is until the process is killed.
-pub fn run(shared: &'static Shared, mnt: PathBuf, seed: u64) -> Result<()> {
+pub fn run(shared: &'static Shared, mnt: PathBuf, dev: u64, seed: u64) -> Result<()> {
     wake_by(Signal::SIGINT)?;
     sys::limit_file_size(1 << 20)?;
     let mut program = Program {
@@ -448,7 +446,7 @@ pub fn run(shared: &'static Shared, mnt: PathBuf, seed: u64) -> Result<()> {
         maps: Vec::new(),
         zero: sys::open("/dev/zero".as_ref(), OFlag::O_RDONLY)?,
         pipe: unistd::pipe()?,
-        dev: None,
+        dev,
         inside: false,
     };
     loop {
