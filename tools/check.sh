@@ -51,11 +51,16 @@ module_fmt() {
 }
 
 tests_fmt() {
-	in_root cargo fmt --manifest-path tests/Cargo.toml --all ${1:+"$1"}
+	local dir
+	for dir in tests tests/fuzz; do
+		in_root cargo fmt --manifest-path "$dir/Cargo.toml" --all ${1:+"$1"} || return 1
+	done
 }
 
 tests_clippy() {
-	in_root cargo clippy --manifest-path tests/Cargo.toml --workspace --all-targets --offline -- -D warnings
+	in_root cargo clippy --manifest-path tests/Cargo.toml --workspace --all-targets --offline -- -D warnings &&
+		in_root --setenv CXX clang++ --setenv CARGO_TARGET_DIR "$IN_CACHE/cargo/target/fuzz" -- \
+			cargo clippy --manifest-path tests/fuzz/Cargo.toml --workspace --all-targets --offline --locked -- -D warnings
 }
 
 tests_unit() {

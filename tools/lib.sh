@@ -204,18 +204,33 @@ load_facts() {
 	export KSRC KBUILD_DIR KMAKE
 }
 
-# The crates of tests/, when Cargo.lock names others than the last time.
+# The crates of tests/ and tests/fuzz/, when a Cargo.lock names others than the last
+# time.
 fetch_crates() {
-	local lock=$TOP/tests/Cargo.lock locked=() key=none
-	if [ -f "$lock" ]; then
-		locked=(--locked)
-		key=$(hash_of "$lock")
-	fi
-	if [ ! -e "$CACHE/cargo/fetched-$key" ]; then
-		step "$CACHE/log/fetch.log" "Fetching the crates of tests/" \
-			in_root cargo fetch --manifest-path tests/Cargo.toml "${locked[@]}"
-		mkdir -p "$CACHE/cargo"
-		: >"$CACHE/cargo/fetched-$(hash_of "$lock")"
+	local dir lock locked key
+	for dir in tests tests/fuzz; do
+		lock=$TOP/$dir/Cargo.lock locked=() key=none
+		[ -f "$TOP/$dir/Cargo.toml" ] || continue
+		if [ -f "$lock" ]; then
+			locked=(--locked)
+			key=$(hash_of "$lock")
+		fi
+		if [ ! -e "$CACHE/cargo/fetched-$key" ]; then
+			step "$CACHE/log/fetch.log" "Fetching the crates of $dir/" \
+				in_root cargo fetch --manifest-path "$dir/Cargo.toml" "${locked[@]}"
+			mkdir -p "$CACHE/cargo"
+			: >"$CACHE/cargo/fetched-$(hash_of "$lock")"
+		fi
+	done
+}
+
+# cargo-fuzz, which Debian has no package of.
+fetch_fuzzer() {
+	local version=0.13.1
+	if [ ! -x "$CACHE/cargo/home/bin/cargo-fuzz" ] || ! fresh "$CACHE/cargo/fuzzer.stamp" "$version"; then
+		step "$CACHE/log/fuzzer.log" "Building cargo-fuzz" \
+			in_root cargo install --locked --version "$version" cargo-fuzz
+		put_stamp "$CACHE/cargo/fuzzer.stamp" "$version"
 	fi
 }
 
