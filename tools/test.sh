@@ -17,6 +17,7 @@ step "$OUT/logs/$DIST/module-debug.log" "Building it for the debug kernel" \
 [ -z "$long" ] || step "$OUT/logs/$DIST/module-kcsan.log" "Building it for the kernel with KCSAN" \
 	bash "$tools/build-module.sh" kcsan
 bash "$tools/build-tests.sh"
+fetch_fuzzer
 
 passed=0 failed=0 skipped=0
 state=$(mktemp -d -p "$OUT/run" test.XXXXXX 2>/dev/null || { mkdir -p "$OUT/run" && mktemp -d -p "$OUT/run" test.XXXXXX; })
@@ -24,12 +25,17 @@ state=$(mktemp -d -p "$OUT/run" test.XXXXXX 2>/dev/null || { mkdir -p "$OUT/run"
 trap 'for pid in $(jobs -p); do kill -- "-$pid" 2>/dev/null || true; done; rm -rf "$state"' EXIT
 trap 'exit 130' INT TERM
 
-# boot NAME ARGUMENTS-OF-vm.sh...; but the model needs no guest.
+# boot NAME ARGUMENTS-OF-vm.sh...; but the model and the parsers need no guest.
 boot() {
 	local name=$1 rc=0 began=$SECONDS
 	shift
 	case $name in
 	model) in_root bash "$TOP/tests/model/check.sh" ;;
+	# With how many inputs.
+	wire)
+		in_root --setenv CODA_SEED "${CODA_SEED:-$(date +%s)}" -- \
+			bash "$TOP/tests/fuzz/check.sh" "$1" "$OUT/logs/$DIST/wire"
+		;;
 	*) bash "$tools/vm.sh" --quiet --label "$name" --payload "$OUT/tests/$DIST" "$@" ;;
 	esac >"$state/$name.out" 2>"$state/$name.err" </dev/null || rc=$?
 	echo "$rc $((SECONDS - began))" >"$state/$name.rc.tmp"
@@ -107,6 +113,10 @@ report() {
 		echo "==> $title ($(mmss "$took"))"
 		sed -n 's/^# \([a-z]*\(\.QUITTER\)\?: .* states\)/    \1/p' "$state/$name.out"
 		;;
+	wire)
+		echo "==> $title ($(mmss "$took"); what makes one fail is in out/logs/$DIST/wire)"
+		sed -n 's/^# \([a-z]*: [0-9]* inputs\)/    \1/p' "$state/$name.out"
+		;;
 	*) echo "==> $title ($(mmss "$took"); logs in out/logs/$DIST/$name)" ;;
 	esac
 	case $name in
@@ -143,7 +153,7 @@ report() {
 	0)
 		# Of the C module neither is asked.
 		case $name in
-		control-c | diff-c | model) ;;
+		control-c | diff-c | model | wire) ;;
 		*) good "the module unloads and the kernel log is clean" ;;
 		esac
 		;;
@@ -263,12 +273,16 @@ fi
 results=$OUT/results/$DIST
 
 note "==> Guests, two at a time: the debug kernel, $REL with coda_rs, controls, and two to compare"
+# nomem takes long, and has a guest of its own.
+most="modinfo close_report syscalls psdev churn storm memory fuzz"
 # The longest first.
 start debug "coda_rs on the debug kernel (KUnit, KASAN, lockdep, kmemleak)" \
 	--kernel debug --module "$OUT/$REL-debug/coda_rs.ko" --extra "$tools/guest/kunit.sh" \
-	--timeout 2400 -- bash -c "bash /opt/coda/kunit.sh && exec $main debug"
+	--timeout 2400 --env "CODA_TESTS=$most" -- bash -c "bash /opt/coda/kunit.sh && exec $main debug"
 start test "coda_rs on the stock kernel $REL" \
 	--module "$stock" --timeout 2000 --results "$results/test" -- "$main" test
+start nomem "coda_rs on the debug kernel, where each allocation fails in turn" --kernel debug --fs ext4 \
+	--module "$OUT/$REL-debug/coda_rs.ko" --timeout 3000 --env CODA_TESTS=nomem -- "$main" debug
 # The C module's own faults leave traces in the log and are no fault of ours.
 start control-c "control: the stock kernel's C module under the same tests" \
 	--module coda --timeout 1500 --no-check --results "$results/control-c" -- "$main" control-c
@@ -283,6 +297,7 @@ start diff-ours "the same on coda_rs" \
 	--module "$stock" --timeout "$patience" "${long_env[@]}" --mem 3072 --results "$results/diff-ours" \
 	-- "$main" diff "${programs[@]}"
 start model "the model of the written flag (spin)"
+start wire "the parsers of the module, fuzzed on the host" "$([ -n "$long" ] && echo 200000000 || echo 2000000)"
 # What a reply costs, by a clock that counts instructions.
 start count "coda_rs on the stock kernel, instructions counted" \
 	--module "$stock" --icount --timeout 600 --fs "" -- "$main" case psdev outstanding.
@@ -319,9 +334,9 @@ if [ -n "$long" ]; then
 		--module "$OUT/$REL-kcsan/coda_rs.ko" --timeout 6000 \
 		--env CODA_TESTS=storm --env CODA_STORM=900 "${hours[@]}" -- "$main" debug
 	start kcsan "coda_rs on the kernel with KCSAN" --kernel kcsan \
-		--module "$OUT/$REL-kcsan/coda_rs.ko" --timeout 4000 -- "$main" debug
+		--module "$OUT/$REL-kcsan/coda_rs.ko" --timeout 4000 --env "CODA_TESTS=$most" -- "$main" debug
 	start long "coda_rs on the stock kernel, what takes long" --module "$stock" --timeout 6000 \
-		--env "CODA_TESTS=psdev modinfo" --env CODA_LONG=1 "${hours[@]}" -- "$main" test
+		--env "CODA_TESTS=psdev modinfo fuzz" --env CODA_LONG=1 --env CODA_FUZZ=1000000 "${hours[@]}" -- "$main" test
 	inodes=(--mem 3072 --timeout 3000 --env CODA_INODES=200000 --fs "")
 	start memory-c "200,000 files in memory with the stock kernel's C module" --module coda \
 		--no-check --results "$results/memory-c" "${inodes[@]}" -- "$main" case memory
