@@ -297,7 +297,7 @@ start diff-ours "the same on coda_rs" \
 	--module "$stock" --timeout "$patience" "${long_env[@]}" --mem 3072 --results "$results/diff-ours" \
 	-- "$main" diff "${programs[@]}"
 start model "the model of the written flag (spin)"
-start wire "the parsers of the module, fuzzed on the host" "$([ -n "$long" ] && echo 200000000 || echo 2000000)"
+start wire "the parsers of the module, fuzzed on the host" "$([ -n "$long" ] && echo 50000000 || echo 2000000)"
 # What a reply costs, by a clock that counts instructions.
 start count "coda_rs on the stock kernel, instructions counted" \
 	--module "$stock" --icount --timeout 600 --fs "" -- "$main" case psdev outstanding.

@@ -266,8 +266,9 @@ impl<T: CharDevice> Registration<T> {
     /// See [`open_device`].
     fn of_file(file: &File) -> Option<Arc<T::Open>> {
         // SAFETY: The file is alive and open, so it has a table. That of a registration is the only
-        // kind to name this module as its owner: tables of a file system's own objects have none, and
-        // those of backing files that of their host. It is the first member of a `Table`.
+        // kind to name this module as its owner: tables of a file system's own objects have none, those
+        // of backing files that of their host, until they are released, which is when they are not
+        // alive any more. It is the first member of a `Table`.
         let family = unsafe {
             let f_op = (*file.as_ptr()).f_op;
             if (*f_op).owner != module::this_module() {

@@ -183,7 +183,15 @@ impl<'a> Arbitrary<'a> for Text<'a> {
     fn arbitrary(input: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
         /// So that few bytes make a long one.
         const LONG: [u8; 2048] = [b'x'; 2048];
+        /// The longest that are taken, and one more.
+        const LIMITS: [usize; 4] = [
+            coda_proto::MAXNAMLEN,
+            coda_proto::MAXNAMLEN + 1,
+            coda_proto::MAXPATHLEN,
+            coda_proto::MAXPATHLEN + 1,
+        ];
         let text = match u16::arbitrary(input)? {
+            which @ 0xc000.. => &LONG[..LIMITS[usize::from(which) % LIMITS.len()]],
             len @ 0x8000.. => &LONG[..usize::from(len) % (LONG.len() + 1)],
             len => input.bytes(usize::from(len).min(input.len()))?,
         };
