@@ -6,7 +6,7 @@
 use crate::{
     inode::Coda,
     report::{self, WriteState},
-    upcall::Comm,
+    upcall::{Comm, Doubt},
     vfs::{
         inode::{mode, Iget, InodeRef},
         Attr, INode, SuperBlock,
@@ -180,7 +180,7 @@ pub(crate) fn get<'sb>(
                 inode.unhash();
                 inode.data().flag(PURGE);
                 if inode.is_regular() {
-                    sb.mount().comm.doubt(fid);
+                    sb.mount().comm.doubt(fid, Doubt::Doubtful);
                 }
                 doubt = true;
             }
@@ -215,8 +215,10 @@ pub(crate) fn account(inode: &INode<Coda>) -> Result<Option<&Arc<WriteState>>> {
             Some(state) => state,
             None => WriteState::alloc()?,
         };
-        if comm.is_doubtful(&fid) {
-            new.doubt();
+        match comm.doubt_about(&fid) {
+            Some(Doubt::Doubtful) => new.doubt(),
+            Some(Doubt::Haunted) => new.haunt(),
+            None => {}
         }
         {
             let state = cnode.state.lock();
@@ -244,16 +246,16 @@ pub(crate) fn doubt(inode: &INode<Coda>) {
     if let Some(state) = cnode.write_state() {
         state.doubt();
     }
-    remember_doubt(inode);
+    remember(inode, Doubt::Doubtful);
 }
 
-/// Should `inode` leave memory, and come back, its content is in doubt.
-pub(crate) fn remember_doubt(inode: &INode<Coda>) {
+/// Should `inode` leave memory, and come back, there is this doubt about it.
+pub(crate) fn remember(inode: &INode<Coda>, doubt: Doubt) {
     // It may come back with another fid.
     let comm = &inode.super_block().mount().comm;
     loop {
         let fid = inode.data().fid();
-        comm.doubt(&fid);
+        comm.doubt(&fid, doubt);
         if inode.data().fid() == fid {
             return;
         }
@@ -327,7 +329,11 @@ pub(crate) fn check_state(inode: &INode<Coda>) {
         return;
     };
     let other = comm.orphaned_state(&fid);
-    if comm.is_doubtful(&fid) || other.is_some_and(|other| !Arc::ptr_eq(&other, state)) {
+    let known = comm.doubt_about(&fid);
+    if known == Some(Doubt::Haunted) {
+        state.haunt();
+    }
+    if known == Some(Doubt::Doubtful) || other.is_some_and(|other| !Arc::ptr_eq(&other, state)) {
         doubt(inode);
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     cnode,
     inode::{comm, Coda},
     report::{failed_write_modifies, WriteState, Writer},
-    upcall::{done, Close, Comm},
+    upcall::{done, Close, Comm, CountedWriter, Doubt},
     vfs::{
         errno::EOPNOTSUPP,
         file::{access, IoEnd, Opening, PinnedInode, ReadIo, SpliceRead, WriteIo, WriteKind},
@@ -45,6 +45,8 @@ pub(crate) struct OpenState {
     writer: Option<Writer>,
     /// The state that modifications are noted in, if the file is open for writing.
     write: Option<Arc<WriteState>>,
+    /// If it is: what tells of it when the cache manager is gone.
+    _counted: Option<CountedWriter>,
 }
 
 impl OpenState {
@@ -62,6 +64,7 @@ impl OpenState {
     /// The content may change at any time from now on, closed or not.
     pub(crate) fn doubt(&self) {
         cnode::doubt(&self.inode);
+        self.comm.pinned();
     }
 }
 
@@ -110,10 +113,13 @@ impl CodaFile {
             false => None,
         };
         let mut writer = write.clone().map(Writer::new);
+        let counted = wants_write.then(|| CountedWriter::new(comm.writers()));
         // The cache manager truncates when it opens, and the VFS sends a `setattr` as well. A file
         // that this open has made has nothing to lose; but the name may have been there after all,
         // or somebody may have written since.
-        let truncates = file_flags & flags::O_TRUNC != 0 && !(file.created() && inode.size() == 0);
+        let asks = file_flags & flags::O_TRUNC != 0;
+        let is_empty = || inode.size() == 0 && inode.data().flags() & cnode::VATTR == 0;
+        let truncates = asks && !(file.created() && is_empty());
         let truncation = match truncates {
             true => cnode::truncate(inode)?,
             false => None,
@@ -127,13 +133,22 @@ impl CodaFile {
         if let Some(truncation) = truncation {
             truncation.over(opened);
         }
+        if asks && !truncates && !is_empty() && opened != Some(false) {
+            // Somebody did write: the cache manager may have taken something away, or will.
+            if let Some(truncation) = cnode::truncate(inode)? {
+                truncation.over(opened);
+            }
+        }
         if opened.is_none() {
             if let Some(writer) = writer.take() {
                 writer.abandon();
-                cnode::remember_doubt(inode);
+                cnode::remember(inode, Doubt::Haunted);
             }
         }
         let host = host?;
+        if wants_write && comm.strays().may_change(&host) {
+            cnode::doubt(inode);
+        }
         // From here on, whatever fails, the cache manager gets a close.
         let state = OpenState {
             inode: file.pin_inode(),
@@ -141,6 +156,7 @@ impl CodaFile {
             close: Some(close),
             writer,
             write,
+            _counted: counted,
         };
         Ok(Self {
             container: BackingFile::open(file, &host, state)?,
@@ -218,10 +234,13 @@ pub(crate) fn read<'a>(file: &File<Coda>, io: ReadIo<'a>) -> IoEnd<'a> {
     })
 }
 
-/// Writes to the container, with the inode locked. What comes of it is noted in `write_ended`, but
-/// for this: ext4 and tmpfs make a file longer by a write beyond its end of which they then find that
+/// Writes to the container, with the inode locked; `ENXIO` if the cache manager is gone: nobody would
+/// store it. What comes of it is noted in `write_ended`, but for this: ext4 and tmpfs make a file longer by a write beyond its end of which they then find that
 /// there is nothing to write, as its memory is bad. Such a write fails.
 fn write_locked<'a>(this: &CodaFile, file: &File<Coda>, io: WriteIo<'a, Coda>) -> IoEnd<'a> {
+    if comm(file.inode()).is_over() {
+        return io.refuse(ENXIO);
+    }
     let size = this.container.size();
     let end = this.container.write(io);
     if end.count().is_none() && this.container.size() != size {
@@ -317,6 +336,9 @@ pub(crate) fn fallocate(file: &File<Coda>, mode: i32, offset: i64, len: i64) -> 
     this.with_intent(file, (count, offset), WRITE, |may| {
         may?;
         let inode = file.inode();
+        if comm(inode).is_over() {
+            return Err(ENXIO);
+        }
         let lock = inode.lock();
         // Tells `OpenState` of a modification, by its hooks.
         let result = this.container.fallocate(file, &lock, (mode, offset, len));

@@ -10,7 +10,7 @@
 
 use crate::{
     file::{handle, OpenState},
-    inode::Coda,
+    inode::{comm, Coda},
     vfs::{
         backing::{Chained, FaultCode, HostFault},
         file::VmArea,
@@ -66,5 +66,9 @@ fn coda_page_mkwrite<'a>(fault: HostFault<'a, OpenState>) -> FaultCode<'a> {
 pub(crate) fn coda_file_mmap(file: &File<Coda>, area: VmArea<'_>) -> Result {
     let this = handle(file)?;
     this.intend(file, area.len(), area.position(), Intent::Mmap)?;
+    // Nobody would store what is stored there.
+    if area.is_shared_maywrite() && comm(file.inode()).is_over() {
+        return Err(ENXIO);
+    }
     this.container.mmap(area)
 }

@@ -5,7 +5,7 @@
 
 use crate::{
     downcall,
-    upcall::Comm,
+    upcall::{Comm, Strays},
     vfs::{
         chrdev::{open_device, CharDevice, Ready},
         file::is_nonblocking,
@@ -35,6 +35,7 @@ const CIOC_KERNEL_VERSION: u32 = _IOWR::<usize>('c' as u32, 10);
 pub(crate) struct Psdev {
     #[pin]
     open: Mutex<[Option<Arc<Comm>>; DEVICES]>,
+    strays: Arc<Strays>,
 }
 
 impl Psdev {
@@ -42,6 +43,7 @@ impl Psdev {
     pub(crate) fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             open <- new_mutex!([const { None }; DEVICES], "Psdev::open"),
+            strays: Strays::alloc()?,
         })
     }
 
@@ -63,7 +65,7 @@ impl CharDevice for Psdev {
         if !task::in_init_namespaces() {
             return Err(EINVAL);
         }
-        let comm = Comm::new()?;
+        let comm = Comm::new(self.strays.clone())?;
         let mut open = self.open.lock();
         let slot = open.get_mut(minor as usize).ok_or(ENODEV)?;
         if slot.is_some() {

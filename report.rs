@@ -100,6 +100,12 @@ impl WriteState {
         self.modified.store(1, Release);
     }
 
+    /// To the cache manager there may be a writer that nobody here knows of: from now on, a
+    /// modification is never over.
+    pub(crate) fn haunt(&self) {
+        self.counts.lock().haunted = true;
+    }
+
     /// A truncation is about to be sent. From here on closes say "modified", so that those which it
     /// has to wait for become no more.
     pub(crate) fn truncate(self: &Arc<Self>) -> Truncation {
@@ -132,10 +138,10 @@ impl Truncation {
     pub(crate) fn over(self, truncated: Option<bool>) {
         match truncated {
             Some(false) => {}
-            // Without a writer, the cache manager has taken care of it.
+            // Without a writer, the cache manager has taken care of it: without one that it knows of.
             Some(true) => {
                 let counts = self.state.counts.lock();
-                if counts.writers > 0 {
+                if counts.writers > 0 || counts.haunted {
                     self.state.modify();
                 }
             }
@@ -184,7 +190,7 @@ impl Writer {
     /// it counts there. So no close of others is known to be the last one: once the file has been
     /// modified, that is never over.
     pub(crate) fn abandon(self) {
-        self.state.counts.lock().haunted = true;
+        self.state.haunt();
     }
 
     /// The state that it counts in.
@@ -210,27 +216,26 @@ impl Drop for Writer {
 /// length.
 ///
 /// A write through the page cache reports what it wrote before it failed as a short write, so most
-/// errors mean that nothing was written. If it is to reach the disk before it returns, data is in the
-/// file before the disk, or a file system that has become read only, has its say: then only what is
-/// checked before the first byte tells. Any other error leaves it in doubt, and so does every error
-/// of a write past the page cache: that goes to the disk piece by piece, and says nothing of the
-/// pieces that went well before one failed.
+/// errors mean that nothing was written; but not `ENOMEM` and `EROFS`: a host may find that it has
+/// no memory to note what it has copied already, or that its journal has come to an end. If the write
+/// is to reach the disk before it returns, data is in the file before the disk has its say, which may
+/// be any error of a device: then only what no device says is known to come before the first byte.
+/// Any other error leaves it in doubt, and so does every error of a write past the page cache: that
+/// goes to the disk piece by piece, and says nothing of the pieces that went well before one failed.
 ///
-/// All this is true of tmpfs, ext4, xfs and btrfs. Of another host less is known: one that keeps its
-/// files on a server may say in the end that there was no space, or no permission to be synchronous.
+/// All this is true of tmpfs, ext4, xfs and btrfs, without DAX. Of another host less is known: one
+/// that keeps its files on a server may say in the end that there was no space, or no permission to
+/// be synchronous.
 pub(crate) fn failed_write_modifies(err: Error, kind: WriteKind) -> bool {
-    let before_first_byte = [EFAULT, EINVAL, EBADF, EPERM, EACCES, EFBIG, ETXTBSY, EAGAIN];
-    let nothing_written = [ENOSPC, ENOMEM, EROFS];
+    let asked_first = [EFAULT, EBADF, EPERM, EACCES, ETXTBSY].contains(&err);
+    // Who does not want to wait is refused before anything is done for him.
+    let asked_first = asked_first || (err == EAGAIN && (kind.nowait || !kind.sync));
+    let of_device = err == EINVAL || err == EOPNOTSUPP;
     let refused = match (kind.familiar, kind.sync) {
+        (true, true) => asked_first || err == EFBIG,
+        (true, false) => asked_first || of_device || err == EFBIG || err == ENOSPC || err == EDQUOT,
         (false, true) => false,
-        (false, false) if err == EFBIG => false,
-        _ => {
-            before_first_byte.contains(&err)
-                || err == EOPNOTSUPP
-                || (kind.familiar
-                    && !kind.sync
-                    && (nothing_written.contains(&err) || err == EDQUOT))
-        }
+        (false, false) => asked_first || of_device,
     };
     kind.direct || !refused
 }
@@ -353,6 +358,18 @@ mod tests {
     }
 
     #[test]
+    fn abandoned_open_keeps_a_truncation() -> Result {
+        let state = WriteState::alloc()?;
+        open(&state).abandon();
+        // The cache manager may leave the new length to the writer that it still knows of.
+        state.truncate().over(Some(true));
+        for _ in 0..2 {
+            assert!(!open(&state).close());
+        }
+        Ok(())
+    }
+
+    #[test]
     fn clean_closes_are_counted() -> Result {
         let state = WriteState::alloc()?;
         let (mut first, mut second) = (open(&state), open(&state));
@@ -382,28 +399,34 @@ mod tests {
             direct: true,
             ..plain
         };
-        assert!(!failed_write_modifies(ENOSPC, plain));
-        assert!(!failed_write_modifies(EFAULT, plain));
-        assert!(failed_write_modifies(EIO, plain));
-        assert!(failed_write_modifies(EIO, sync));
-        assert!(failed_write_modifies(ENOSPC, sync));
-        assert!(!failed_write_modifies(EFAULT, sync));
-        assert!(!failed_write_modifies(EFBIG, sync));
-        assert!(failed_write_modifies(EFAULT, direct));
-        assert!(failed_write_modifies(ENOSPC, direct));
-        assert!(failed_write_modifies(EFBIG, direct));
+        let nowait = WriteKind {
+            nowait: true,
+            ..sync
+        };
         let foreign = WriteKind::default();
-        assert!(!failed_write_modifies(EFAULT, foreign));
-        assert!(failed_write_modifies(EFBIG, foreign));
-        assert!(failed_write_modifies(ENOSPC, foreign));
-        assert!(failed_write_modifies(
-            EINVAL,
-            WriteKind {
-                sync: true,
-                ..foreign
+        let foreign_sync = WriteKind {
+            sync: true,
+            ..foreign
+        };
+        for (err, modifies) in [
+            (EFAULT, [false, false, true, false, true]),
+            (EFBIG, [false, false, true, true, true]),
+            (ENOSPC, [false, true, true, true, true]),
+            (EDQUOT.into(), [false, true, true, true, true]),
+            (ENOMEM, [true; 5]),
+            (EROFS, [true; 5]),
+            (EIO, [true; 5]),
+            (EINVAL, [false, true, true, false, true]),
+            (EOPNOTSUPP.into(), [false, true, true, false, true]),
+            (EAGAIN, [false, true, true, false, true]),
+        ] {
+            for (kind, modifies) in [plain, sync, direct, foreign, foreign_sync]
+                .into_iter()
+                .zip(modifies)
+            {
+                assert_eq!(failed_write_modifies(err, kind), modifies);
             }
-        ));
-        assert!(!failed_write_modifies(EROFS, plain));
-        assert!(failed_write_modifies(EROFS, sync));
+        }
+        assert!(!failed_write_modifies(EAGAIN, nowait));
     }
 }

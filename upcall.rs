@@ -184,6 +184,8 @@ enum Status {
 struct RequestState {
     /// The message; taken out while it is copied to the cache manager.
     msg: Option<Message>,
+    /// The fid in it, while it is taken out: a downcall may change that.
+    fid: Option<Fid>,
     status: Status,
     /// It is not to be read while this has closes on their way that said "not modified".
     after: Option<Arc<WriteState>>,
@@ -234,6 +236,7 @@ impl Request {
                 over <- Event::new(),
                 state <- new_spinlock!(RequestState {
                     msg: Some(msg),
+                    fid: None,
                     status: Status::Queued,
                     after: None,
                     writer: None,
@@ -294,6 +297,8 @@ impl Count {
 struct CommState {
     /// The device is closed: nobody will read or answer anything.
     dead: bool,
+    /// There were pages that stayed pinned when their file was released.
+    pins: bool,
     /// There is a mount.
     mounted: bool,
     /// The number of the last upcall.
@@ -308,10 +313,19 @@ struct CommState {
     held: bool,
 }
 
-/// Files that may be modified at any time, as the cache manager was asked to and nobody knows what
-/// became of it.
+/// What is not known of a file, beyond the life of its inode.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Doubt {
+    /// The cache manager may know of a writer that nobody here knows of: see [`WriteState::haunt`].
+    Haunted,
+    /// It may be modified at any time: see [`WriteState::doubt`].
+    Doubtful,
+}
+
+/// The files of which something is not known, as the cache manager was asked for it and nobody knows
+/// what became of that.
 struct Doubts {
-    fids: KVec<Fid>,
+    fids: KVec<(Fid, Doubt)>,
     /// There were too many: it may be any file.
     all: bool,
 }
@@ -320,15 +334,23 @@ impl Doubts {
     /// A user can add to them, by truncations that he interrupts.
     const MOST: usize = 1024;
 
-    fn has(&self, fid: &Fid) -> bool {
-        self.all || self.fids.contains(fid)
+    fn about(&self, fid: &Fid) -> Option<Doubt> {
+        if self.all {
+            return Some(Doubt::Doubtful);
+        }
+        let (_, doubt) = self.fids.iter().find(|(other, _)| other == fid)?;
+        Some(*doubt)
     }
 
-    fn add(&mut self, fid: &Fid) {
-        if self.has(fid) {
+    fn add(&mut self, fid: &Fid, doubt: Doubt) {
+        if self.about(fid) >= Some(doubt) {
             return;
         }
-        if self.fids.len() >= Self::MOST || self.fids.push(*fid, GFP_KERNEL).is_err() {
+        if let Some((_, known)) = self.fids.iter_mut().find(|(other, _)| other == fid) {
+            *known = doubt;
+            return;
+        }
+        if self.fids.len() >= Self::MOST || self.fids.push((*fid, doubt), GFP_KERNEL).is_err() {
             warn_limited!("too many interrupted truncations: all files will count as modified\n");
             self.all = true;
         }
@@ -373,6 +395,10 @@ pub(crate) struct Comm {
     epoch: Atomic<i32>,
     /// Closes on their way that nobody waits for.
     orphans: Count,
+    /// Not 0 when the device is closed, as `dead`, to be looked at without the lock.
+    over: Atomic<i32>,
+    writers: Arc<Writers>,
+    strays: Arc<Strays>,
     #[pin]
     doubts: Mutex<Doubts>,
     #[pin]
@@ -380,6 +406,94 @@ pub(crate) struct Comm {
     /// The cache manager waits here for something to read.
     #[pin]
     pub(crate) readable: PollCondVar,
+}
+
+/// The opens for writing of one conversation, each from before the cache manager hears of it until the
+/// last mapping is gone.
+pub(crate) struct Writers(Count);
+
+/// One of them.
+pub(crate) struct CountedWriter(Arc<Writers>);
+
+impl CountedWriter {
+    pub(crate) fn new(writers: &Arc<Writers>) -> Self {
+        writers.0.add_one();
+        Self(writers.clone())
+    }
+}
+
+impl Drop for CountedWriter {
+    fn drop(&mut self) {
+        self.0 .0.sub_one();
+    }
+}
+
+/// Opens for writing whose cache manager is gone. What they were opened for, the next cache manager
+/// may serve again; and they can change it yet, by stores through a mapping and by I/O that was on
+/// its way.
+#[pin_data]
+pub(crate) struct Strays {
+    #[pin]
+    list: Mutex<StrayList>,
+    /// Not 0 if there may be any, to be looked at without the lock.
+    any: Atomic<i32>,
+}
+
+struct StrayList {
+    writers: KVec<Arc<Writers>>,
+    /// There are some that are not in the list.
+    others: bool,
+    /// There may be pages that are pinned still, of files that were released.
+    pins: bool,
+}
+
+impl Strays {
+    /// None so far.
+    pub(crate) fn alloc() -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                list <- new_mutex!(StrayList {
+                    writers: KVec::new(),
+                    others: false,
+                    pins: false,
+                }, "Strays::list"),
+                any: Atomic::new(0),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// A conversation is over. Its opens were counted before it was asked for them, so none is missed.
+    fn add(&self, writers: &Arc<Writers>) {
+        if writers.0.get() == 0 {
+            return;
+        }
+        let mut list = self.list.lock();
+        let listed = list.writers.push(writers.clone(), GFP_KERNEL);
+        list.others |= listed.is_err();
+        self.any.store(1, Relaxed);
+    }
+
+    /// There may be pages of containers that stay pinned, though no open is left.
+    fn leave_pins(&self) {
+        self.list.lock().pins = true;
+        self.any.store(1, Relaxed);
+    }
+
+    /// Whether the file that `host` is may change by the hand of a stray. May sleep.
+    pub(crate) fn may_change(&self, host: &File) -> bool {
+        if self.any.load(Relaxed) == 0 {
+            return false;
+        }
+        let (open, pins) = {
+            let mut list = self.list.lock();
+            list.writers.retain(|writers| writers.0.get() != 0);
+            let open = list.others || !list.writers.is_empty();
+            self.any.store((open || list.pins).into(), Relaxed);
+            (open, list.pins)
+        };
+        open && backing::other_writers(host) > 0 || pins && backing::may_be_pinned(host)
+    }
 }
 
 /// What a wait is for.
@@ -392,20 +506,25 @@ enum Wait<'a> {
 }
 
 impl Comm {
-    /// A conversation that begins.
-    pub(crate) fn new() -> Result<Arc<Self>> {
+    /// A conversation that begins; `strays` is about those before.
+    pub(crate) fn new(strays: Arc<Strays>) -> Result<Arc<Self>> {
+        let writers = Arc::new(Writers(Count(Atomic::new(0))), GFP_KERNEL)?;
         let link = Arc::pin_init(MountLink::new(), GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Comm {
                 link,
                 epoch: Atomic::new(0),
                 orphans: Count(Atomic::new(0)),
+                over: Atomic::new(0),
+                writers,
+                strays,
                 doubts <- new_mutex!(Doubts {
                     fids: KVec::new(),
                     all: false,
                 }, "Comm::doubts"),
                 state <- new_mutex!(CommState {
                     dead: false,
+                    pins: false,
                     mounted: false,
                     unique: 0,
                     signals: KVec::new(),
@@ -464,14 +583,41 @@ impl Comm {
         found
     }
 
-    /// The file `fid` may be modified at any time: see [`WriteState::doubt`].
-    pub(crate) fn doubt(&self, fid: &Fid) {
-        self.doubts.lock().add(fid);
+    /// From now on there is this doubt about the file `fid`.
+    pub(crate) fn doubt(&self, fid: &Fid, doubt: Doubt) {
+        self.doubts.lock().add(fid, doubt);
     }
 
-    /// Whether the file `fid` may be modified at any time.
-    pub(crate) fn is_doubtful(&self, fid: &Fid) -> bool {
-        self.doubts.lock().has(fid)
+    /// What is not known of the file `fid`.
+    pub(crate) fn doubt_about(&self, fid: &Fid) -> Option<Doubt> {
+        self.doubts.lock().about(fid)
+    }
+
+    /// Whether the cache manager is gone.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Relaxed) != 0
+    }
+
+    /// The opens for writing of this conversation.
+    pub(crate) fn writers(&self) -> &Arc<Writers> {
+        &self.writers
+    }
+
+    /// Pages of a file were pinned when it was released.
+    pub(crate) fn pinned(&self) {
+        let dead = {
+            let mut state = self.state.lock();
+            state.pins = true;
+            state.dead
+        };
+        if dead {
+            self.strays.leave_pins();
+        }
+    }
+
+    /// Opens for writing of conversations that are over.
+    pub(crate) fn strays(&self) -> &Strays {
+        &self.strays
     }
 
     /// A file has another fid from now on, in messages that were not read yet as well; its inode, if
@@ -479,14 +625,16 @@ impl Comm {
     pub(crate) fn replace_fid(&self, old: &Fid, new: &Fid) {
         {
             let mut doubts = self.doubts.lock();
-            if doubts.has(old) {
-                doubts.add(new);
+            if let Some(doubt) = doubts.about(old) {
+                doubts.add(new, doubt);
             }
         }
         for request in self.state.lock().upcalls() {
             let mut inner = request.state.lock();
             if let Some(msg) = inner.msg.as_mut() {
                 msg.replace_fid(old, new);
+            } else if inner.fid == Some(*old) {
+                inner.fid = Some(*new);
             }
             if inner.orphan == Some(*old) {
                 inner.orphan = Some(*new);
@@ -654,6 +802,7 @@ impl Comm {
         let node = state.pending.remove_node(&unique)?;
         let mut inner = request.state.lock();
         let msg = inner.msg.take()?;
+        inner.fid = msg.fid();
         if !request.is_async {
             inner.status = Status::Read;
         }
@@ -707,7 +856,11 @@ impl Comm {
                 // It may have been given up or answered in the meantime.
                 if let Some(node) = state.processing.remove_node(&unique) {
                     let mut inner = request.state.lock();
-                    inner.msg = Some(taken.msg);
+                    let mut msg = taken.msg;
+                    if let Some(fid) = inner.fid.take() {
+                        msg.set_fid(&fid);
+                    }
+                    inner.msg = Some(msg);
                     inner.status = Status::Queued;
                     drop(inner);
                     state.pending.insert(node);
@@ -801,19 +954,25 @@ impl Comm {
 
     /// The device was closed: nobody waits any longer, and nothing more is sent.
     pub(crate) fn hang_up(&self) {
-        let (pending, processing) = {
+        let (pending, processing, pins) = {
             let mut state = self.state.lock();
             state.dead = true;
+            self.over.store(1, Relaxed);
             state.signals.clear();
             (
                 core::mem::replace(&mut state.pending, RBTree::new()),
                 core::mem::replace(&mut state.processing, RBTree::new()),
+                state.pins,
             )
         };
         for requests in [pending, processing] {
             for request in requests.values() {
                 request.end(Err(ENXIO), self);
             }
+        }
+        self.strays.add(&self.writers);
+        if pins {
+            self.strays.leave_pins();
         }
     }
 }
@@ -913,7 +1072,7 @@ mod tests {
 
     #[test]
     fn first_in_first_out() -> Result {
-        let comm = Comm::new()?;
+        let comm = Comm::new(Strays::alloc()?)?;
         assert!(!comm.has_pending());
         let (first, _) = send(&comm, Message::root()?)?;
         let (second, _) = send(&comm, Message::statfs()?)?;
@@ -927,7 +1086,7 @@ mod tests {
 
     #[test]
     fn replies_find_their_request() -> Result {
-        let comm = Comm::new()?;
+        let comm = Comm::new(Strays::alloc()?)?;
         let (first, one) = send(&comm, Message::root()?)?;
         let (second, two) = send(&comm, Message::root()?)?;
         // Not read yet: nobody can answer it.
@@ -949,7 +1108,7 @@ mod tests {
 
     #[test]
     fn long_and_short_replies() -> Result {
-        let comm = Comm::new()?;
+        let comm = Comm::new(Strays::alloc()?)?;
         let (unique, request) = send(&comm, Message::root()?)?;
         read(&comm)?;
         // There is room for 28 bytes; the rest is not taken.
@@ -972,7 +1131,7 @@ mod tests {
 
     #[test]
     fn bad_container_ends_the_open() -> Result {
-        let comm = Comm::new()?;
+        let comm = Comm::new(Strays::alloc()?)?;
         let (unique, request) = send(&comm, Message::open_by_fd(&FID, 1)?)?;
         read(&comm)?;
         assert!(answer(&comm, unique, 0, &(-1i32).to_ne_bytes()) == Err(EBADF));
@@ -988,7 +1147,7 @@ mod tests {
 
     #[test]
     fn given_up_before_it_was_read() -> Result {
-        let comm = Comm::new()?;
+        let comm = Comm::new(Strays::alloc()?)?;
         let (unique, request) = send(&comm, Message::root()?)?;
         assert!(comm.give_up(unique, &request, &Wait::Plain) == GivenUp::Unread);
         assert!(!comm.has_pending());
@@ -997,7 +1156,7 @@ mod tests {
 
     #[test]
     fn given_up_after_it_was_read() -> Result {
-        let comm = Comm::new()?;
+        let comm = Comm::new(Strays::alloc()?)?;
         let (_, _) = send(&comm, Message::statfs()?)?;
         let (unique, request) = send(&comm, Message::root()?)?;
         read(&comm)?;
@@ -1015,7 +1174,7 @@ mod tests {
 
     #[test]
     fn given_up_too_late() -> Result {
-        let comm = Comm::new()?;
+        let comm = Comm::new(Strays::alloc()?)?;
         let (unique, request) = send(&comm, Message::root()?)?;
         read(&comm)?;
         answer(&comm, unique, 0, &[0; 16])?;
@@ -1027,7 +1186,7 @@ mod tests {
 
     #[test]
     fn put_back_is_read_again() -> Result {
-        let comm = Comm::new()?;
+        let comm = Comm::new(Strays::alloc()?)?;
         let (first, _) = send(&comm, Message::root()?)?;
         send(&comm, Message::statfs()?)?;
         // Too little room: it stays.
@@ -1040,8 +1199,21 @@ mod tests {
     }
 
     #[test]
+    fn put_back_with_the_new_fid() -> Result {
+        let comm = Comm::new(Strays::alloc()?)?;
+        send(&comm, Message::getattr(&FID)?)?;
+        let taken = comm.take(ROOM, true)?;
+        comm.replace_fid(&FID, &OTHER);
+        comm.put_back(taken);
+        let taken = comm.take(ROOM, true)?;
+        assert!(taken.msg.fid() == Some(OTHER));
+        comm.hang_up();
+        Ok(())
+    }
+
+    #[test]
     fn hang_up_ends_everything() -> Result {
-        let comm = Comm::new()?;
+        let comm = Comm::new(Strays::alloc()?)?;
         let (_, read_one) = send(&comm, Message::root()?)?;
         read(&comm)?;
         let (_, pending) = send(&comm, Message::root()?)?;
@@ -1054,7 +1226,7 @@ mod tests {
 
     #[test]
     fn close_says_whether_it_was_written() -> Result {
-        let comm = Comm::new()?;
+        let comm = Comm::new(Strays::alloc()?)?;
         let state = WriteState::alloc()?;
         for modified in [false, true] {
             let mut writer = Writer::new(state.clone());
@@ -1083,7 +1255,7 @@ mod tests {
 
     #[test]
     fn close_given_up_is_sent_all_the_same() -> Result {
-        let comm = Comm::new()?;
+        let comm = Comm::new(Strays::alloc()?)?;
         let state = WriteState::alloc()?;
         let writer = Writer::new(state.clone());
         state.modify();
@@ -1119,7 +1291,7 @@ mod tests {
 
     #[test]
     fn what_modifies_is_held_back() -> Result {
-        let comm = Comm::new()?;
+        let comm = Comm::new(Strays::alloc()?)?;
         let state = WriteState::alloc()?;
         let (clean, dirty) = (Writer::new(state.clone()), Writer::new(state.clone()));
         let clean = close(&comm, clean)?;
@@ -1150,7 +1322,7 @@ mod tests {
 
     #[test]
     fn unread_messages_get_the_new_fid() -> Result {
-        let comm = Comm::new()?;
+        let comm = Comm::new(Strays::alloc()?)?;
         send(&comm, Message::root()?)?;
         send(&comm, Message::getattr(&FID)?)?;
         send(&comm, Message::getattr(&FID)?)?;
@@ -1174,20 +1346,25 @@ mod tests {
 
     #[test]
     fn doubts_have_a_limit() -> Result {
-        let comm = Comm::new()?;
+        let comm = Comm::new(Strays::alloc()?)?;
         let fid = |n: usize| Fid([n as u32, 0, 0, 0]);
-        comm.doubt(&FID);
-        assert!(comm.is_doubtful(&FID) && !comm.is_doubtful(&OTHER));
+        comm.doubt(&FID, Doubt::Haunted);
+        assert!(comm.doubt_about(&FID) == Some(Doubt::Haunted));
+        assert!(comm.doubt_about(&OTHER).is_none());
         comm.replace_fid(&FID, &OTHER);
-        assert!(comm.is_doubtful(&OTHER));
+        assert!(comm.doubt_about(&OTHER) == Some(Doubt::Haunted));
+        comm.doubt(&FID, Doubt::Doubtful);
+        comm.doubt(&FID, Doubt::Haunted);
+        assert!(comm.doubt_about(&FID) == Some(Doubt::Doubtful));
+        assert!(comm.doubt_about(&OTHER) == Some(Doubt::Haunted));
         // Those two, and as many as there is room for.
         for n in 2..Doubts::MOST {
-            comm.doubt(&fid(n));
-            comm.doubt(&fid(n));
+            comm.doubt(&fid(n), Doubt::Haunted);
+            comm.doubt(&fid(n), Doubt::Haunted);
         }
-        assert!(!comm.is_doubtful(&fid(Doubts::MOST)));
-        comm.doubt(&fid(0));
-        assert!(comm.is_doubtful(&fid(Doubts::MOST)));
+        assert!(comm.doubt_about(&fid(Doubts::MOST)).is_none());
+        comm.doubt(&fid(0), Doubt::Haunted);
+        assert!(comm.doubt_about(&fid(Doubts::MOST)) == Some(Doubt::Doubtful));
         Ok(())
     }
 }

@@ -330,12 +330,16 @@ impl Message {
         }
     }
 
+    /// The fid of the object that it is about, if it is about one.
+    pub(crate) fn fid(&self) -> Option<Fid> {
+        // It comes first.
+        let about_one = !matches!(self.opcode(), op::ROOT | op::STATFS | op::SIGNAL);
+        about_one.then(|| Fid([0, 1, 2, 3].map(|i| self.word(size::IN_HDR + 4 * i))))
+    }
+
     /// The object that had the fid `old` has the fid `new` from now on.
     pub(crate) fn replace_fid(&mut self, old: &Fid, new: &Fid) {
-        // What is about an object has its fid first.
-        let about_one = !matches!(self.opcode(), op::ROOT | op::STATFS | op::SIGNAL);
-        let has_old = (0..4).all(|i| self.word(size::IN_HDR + 4 * i) == old.0[i]);
-        if about_one && has_old {
+        if self.fid() == Some(*old) {
             self.set_fid(new);
         }
     }

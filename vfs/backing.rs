@@ -14,7 +14,7 @@
 //! `State` by `container_of`:
 //!
 //! - `release` runs when the last reference is gone, be it the owner's or that of the last memory
-//!   area. Then the host's own table is put back, and the owner's data is dropped.
+//!   area. Then the owner's data is dropped, and the file has no table any more but an empty one.
 //! - `fallocate` is what `madvise(MADV_REMOVE)` calls on the file of a memory area.
 //! - `mmap` and `mmap_prepare` are where the host chooses its `vm_ops`: by the owner's `mmap`, and
 //!   by `remap_file_pages(2)`, which maps the file of an existing area anew. Both get the same
@@ -322,9 +322,12 @@ struct State<H: BackingHooks> {
     host_f_op: *const bindings::file_operations,
     vm_ops: SetOnce<WrappedVmOps>,
     stacked: SetOnce<StackedVmOps>,
-    /// Held to set `stacked`: who maps the file at the same time waits for it.
+    /// Whether the host's file is held against being sealed: from the first area that may be shared
+    /// and written to, for as long as the file is open.
+    writable: SetOnce<()>,
+    /// Held to set `stacked` or `writable`: who maps the file at the same time waits for it.
     #[pin]
-    stacking: Mutex<()>,
+    first: Mutex<()>,
     /// How many areas have the wrapped table, as far as their `open` and `close` tell.
     areas: Atomic<i32>,
     /// Whether I/O has ever been meant to go past the page cache.
@@ -392,7 +395,8 @@ impl<H: BackingHooks> State<H> {
                 host_f_op,
                 vm_ops: SetOnce::new(),
                 stacked: SetOnce::new(),
-                stacking <- new_mutex!((), "State::stacking"),
+                writable: SetOnce::new(),
+                first <- new_mutex!((), "State::first"),
                 areas: Atomic::new(0),
                 // SAFETY: The caller's promise.
                 direct: Atomic::new(i32::from(unsafe {
@@ -434,6 +438,9 @@ impl<H: BackingHooks> State<H> {
         unsafe {
             let state: *mut Self = (*file).f_op.cast_mut().cast();
             let host = (*state).host_f_op;
+            if (*state).writable.as_ref().is_some() {
+                helpers::vfsh_file_unmap_writable(file);
+            }
             let ret = match (*host).release {
                 Some(release) => release(inode, file),
                 None => 0,
@@ -481,12 +488,10 @@ impl<H: BackingHooks> State<H> {
             let ret =
                 helpers::vfsh_file_fallocate_as_opener(file, state.host_f_op, mode, offset, len);
             let is = |err: Error| err.to_errno() as c_long == ret;
-            let refused = [EINVAL, EPERM, EBADF, EFBIG, ENODEV, ETXTBSY]
-                .into_iter()
-                .any(is)
-                // The device may find out half way that it cannot zero.
-                || is(EOPNOTSUPP.into())
-                    && mode as u32 & helpers::vfs_consts_VFS_FALLOC_FL_WRITE_ZEROES == 0;
+            // The device may find out half way that it cannot zero, and say so in its own words.
+            let asks_device = mode as u32 & helpers::vfs_consts_VFS_FALLOC_FL_WRITE_ZEROES != 0;
+            let refused = [EPERM, EBADF, EFBIG, ETXTBSY].into_iter().any(is)
+                || !asks_device && [EINVAL, ENODEV, EOPNOTSUPP.into()].into_iter().any(is);
             // Inserting a range may be refused when the length has been changed already.
             let refused = refused && size == helpers::vfsh_inode_size(inode);
             // Anything but a refusal may have changed a part.
@@ -569,6 +574,25 @@ impl<H: BackingHooks> State<H> {
         }
     }
 
+    /// Makes sure that the host's file does not become sealed against shared areas that are written
+    /// to: the core counts those of the user's file while it makes one, not this one's. `EPERM` if it
+    /// is sealed.
+    ///
+    /// # Safety
+    ///
+    /// `file` has this state.
+    unsafe fn hold_writable(&self, file: *mut bindings::file) -> Result {
+        if self.writable.as_ref().is_none() {
+            let _guard = self.first.lock();
+            if self.writable.as_ref().is_none() {
+                // SAFETY: The caller's promise; `release` undoes it.
+                to_result(unsafe { helpers::vfsh_file_map_writable(file) })?;
+                self.writable.populate(());
+            }
+        }
+        Ok(())
+    }
+
     /// Ties an area to `file`, though the host has put another file in its place.
     ///
     /// # Safety
@@ -586,7 +610,7 @@ impl<H: BackingHooks> State<H> {
         // SAFETY: The caller's promise.
         let host = unsafe { (*vma).vm_ops };
         if self.stacked.as_ref().is_none() {
-            let _guard = self.stacking.lock();
+            let _guard = self.first.lock();
             self.stacked.populate(StackedVmOps::new(host, file));
         }
         let Some(stacked) = self.stacked.as_ref().filter(|it| it.host == host) else {
@@ -929,7 +953,8 @@ impl<H: BackingHooks> BackingFile<H> {
     }
 
     /// Whether the host's file is on one of the file systems whose errors are known: tmpfs, ext4, xfs
-    /// and btrfs.
+    /// and btrfs. With DAX it is none: ext4 and xfs find out that there is no space for what they have
+    /// to note when the data has been written.
     pub(crate) fn is_familiar(&self) -> bool {
         const FAMILIAR: [u32; 4] = [
             helpers::vfs_consts_VFS_TMPFS_MAGIC,
@@ -938,8 +963,11 @@ impl<H: BackingHooks> BackingFile<H> {
             helpers::vfs_consts_VFS_BTRFS_SUPER_MAGIC,
         ];
         // SAFETY: The file is alive, and so are its inode and super block; the number never changes.
-        let magic = unsafe { (*(*(*self.as_ptr()).f_inode).i_sb).s_magic };
-        FAMILIAR
+        let (magic, dax) = unsafe {
+            let inode = (*self.as_ptr()).f_inode;
+            ((*(*inode).i_sb).s_magic, helpers::vfsh_inode_is_dax(inode))
+        };
+        !dax && FAMILIAR
             .iter()
             .any(|known| u64::from(*known) == magic as u64)
     }
@@ -1037,6 +1065,7 @@ impl<H: BackingHooks> BackingFile<H> {
         let kind = WriteKind {
             sync: flags & helpers::vfs_consts_VFS_IOCB_DSYNC != 0,
             direct: flags & helpers::vfs_consts_VFS_IOCB_DIRECT != 0,
+            nowait: flags & helpers::vfs_consts_VFS_IOCB_NOWAIT != 0,
             familiar: false,
         };
         H::FileSystem::write_ended(file, from_isize(ret), kind);
@@ -1090,24 +1119,26 @@ impl<H: BackingHooks> BackingFile<H> {
     /// returns it.
     ///
     /// `EACCES`: the area is shared and may become writable, and this file is not open for writing.
-    /// `EPERM`: it is, but the host's file is sealed against such areas.
+    /// `EPERM`, `ETXTBSY`: it is to be written to, and the host's file is sealed against that, or is
+    /// swapped to.
     pub(crate) fn mmap(&self, area: VmArea<'_>) -> Result {
-        // The core has looked at the mode and the seals of the user's file, not at this one's.
-        // SAFETY: By the invariants of `area`; the file is alive, and its mode does not change.
+        let file = self.as_ptr();
+        // The core has looked at the mode, seals and use of the user's file, not at this one's.
+        // SAFETY: By the invariants of `area`, which is under construction; the file is alive, and its
+        // mode does not change.
         unsafe {
-            if helpers::vfsh_vma_shared_maywrite(area.vma) {
-                if (*self.as_ptr()).f_mode & helpers::vfs_consts_VFS_FMODE_WRITE == 0 {
+            to_result(helpers::vfsh_vma_ask_file(area.vma, file))?;
+            if area.is_shared_maywrite() {
+                if (*file).f_mode & helpers::vfs_consts_VFS_FMODE_WRITE == 0 {
                     return Err(EACCES);
                 }
-                if helpers::vfsh_file_denies_mmap_write(self.as_ptr()) {
-                    return Err(EPERM);
-                }
+                self.state().hold_writable(file)?;
             }
         }
         let mut context = self.context(None);
-        // SAFETY: By the invariants of `area`. If it fails, the core drops the area's reference,
-        // which is to this file by then or still to the user's.
-        let ret = unsafe { helpers::backing_file_mmap(self.as_ptr(), area.vma, &mut context) };
+        // SAFETY: By the invariants of `area`. If it fails, the core drops the area's reference: to
+        // this file by then, to a file that the host put there, or still to the user's.
+        let ret = unsafe { helpers::backing_file_mmap(file, area.vma, &mut context) };
         area.outcome.set(Some(ret));
         to_result(ret)
     }
@@ -1170,6 +1201,27 @@ impl<H: BackingHooks> Drop for BackingFile<H> {
         // SAFETY: This value owns the reference.
         unsafe { bindings::fput(self.as_ptr()) };
     }
+}
+
+/// How many others have the file that `host` is open for writing, or are about to.
+pub(crate) fn other_writers(host: &AnyFile) -> usize {
+    // SAFETY: The file is alive, and so is its inode.
+    let all = unsafe { helpers::vfsh_file_writers(host.as_ptr()) };
+    let is_one = matches!(
+        host.flags() & access::O_ACCMODE,
+        access::O_WRONLY | access::O_RDWR
+    );
+    // Negative while it is executed.
+    usize::try_from(all)
+        .unwrap_or(0)
+        .saturating_sub(is_one.into())
+}
+
+/// Whether pages of the file that `host` is may be written to by somebody who has a reference to them,
+/// and no mapping any more. May sleep.
+pub(crate) fn may_be_pinned(host: &AnyFile) -> bool {
+    // SAFETY: The file is alive, and so is its mapping.
+    unsafe { helpers::vfsh_mapping_may_be_pinned((*host.as_ptr()).f_mapping) }
 }
 
 /// Takes a reference to the file behind a descriptor of the current process.

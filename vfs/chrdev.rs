@@ -88,8 +88,13 @@ struct Numbers<T: CharDevice>(PhantomData<T>);
 
 impl<T: CharDevice> Numbers<T> {
     fn new() -> Result<Self> {
-        // 0 would ask for a number to be found, which is none of ours to give back.
-        const { assert!(T::MAJOR != 0 && T::MINORS != 0 && T::MINORS <= 1 << MINORBITS) };
+        // 0 would ask for a number to be found, which is none of ours to give back; beyond the last one
+        // (`CHRDEV_MAJOR_MAX`) it would be another one's number.
+        const {
+            assert!(
+                T::MAJOR != 0 && T::MAJOR < 512 && T::MINORS != 0 && T::MINORS <= 1 << MINORBITS
+            )
+        };
         // SAFETY: The name is static.
         to_result(unsafe {
             helpers::vfsh_chrdev_reserve(T::MAJOR, T::MINORS, T::NAME.as_char_ptr())
@@ -265,17 +270,21 @@ impl<T: CharDevice> Registration<T> {
 
     /// See [`open_device`].
     fn of_file(file: &File) -> Option<Arc<T::Open>> {
-        // SAFETY: The file is alive and open, so it has a table. That of a registration is the only
-        // kind to name this module as its owner: tables of a file system's own objects have none, those
-        // of backing files that of their host, until they are released, which is when they are not
-        // alive any more. It is the first member of a `Table`.
-        let family = unsafe {
+        let ours: unsafe extern "C" fn(*mut bindings::inode, *mut bindings::file) -> c_int =
+            Self::fops_open;
+        // SAFETY: The file is alive and open, so it has a table.
+        let (f_op, open) = unsafe {
             let f_op = (*file.as_ptr()).f_op;
-            if (*f_op).owner != module::this_module() {
-                return None;
-            }
-            (*f_op.cast::<Table>()).family
+            (f_op, (*f_op).open?)
         };
+        if !core::ptr::fn_addr_eq(open, ours) {
+            return None;
+        }
+        // SAFETY: Only a registration makes a table with such an `open`, as the first member of a
+        // `Table`. (A backing file has a copy of its host's; but a device is none, and a host of
+        // regular files and directories does not open them with this.) It may be that of another
+        // family, whose `open` comes down to the same code and became this one.
+        let family = unsafe { (*f_op.cast::<Table>()).family };
         if family != TypeId::of::<T>() {
             return None;
         }

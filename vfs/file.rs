@@ -319,6 +319,8 @@ pub(crate) struct WriteKind {
     pub(crate) sync: bool,
     /// To go past the page cache.
     pub(crate) direct: bool,
+    /// Not to wait for anything.
+    pub(crate) nowait: bool,
     /// To a file system of which it is known what its errors mean.
     pub(crate) familiar: bool,
 }
@@ -385,6 +387,12 @@ impl VmArea<'_> {
         // SAFETY: Valid by the type invariants.
         let area = unsafe { &(*self.vma).__bindgen_anon_1.__bindgen_anon_1 };
         area.vm_end - area.vm_start
+    }
+
+    /// Whether it is shared, and may be written to, now or after `mprotect(2)`.
+    pub(crate) fn is_shared_maywrite(&self) -> bool {
+        // SAFETY: Valid by the type invariants.
+        unsafe { helpers::vfsh_vma_shared_maywrite(self.vma) }
     }
 }
 

@@ -188,6 +188,8 @@ impl<T: FileSystem> Registration<T> {
                 // `file_system_type`. `specs` and `cache` are initialised above and live as long.
                 unsafe {
                     slot.write_bytes(0, 1);
+                    // A dot comes before the name of a subtype, and is a `BUG()` here.
+                    const { assert!(!has_dot(T::NAME.to_bytes())) };
                     (*slot).name = T::NAME.as_char_ptr();
                     (*slot).fs_flags = bindings::FS_BINARY_MOUNTDATA as kernel::ffi::c_int;
                     (*slot).init_fs_context = Some(Self::init_fs_context);
@@ -471,6 +473,18 @@ impl<T: FileSystem> Registration<T> {
             }
         }
     }
+}
+
+/// Whether there is a dot in a name.
+const fn has_dot(name: &[u8]) -> bool {
+    let mut i = 0;
+    while i < name.len() {
+        if name[i] == b'.' {
+            return true;
+        }
+        i += 1;
+    }
+    false
 }
 
 #[pinned_drop]

@@ -5,9 +5,11 @@
  */
 
 #include <linux/cdev.h>
+#include <linux/cpu.h>
 #include <linux/cred.h>
 #include <linux/dax.h>
 #include <linux/dcache.h>
+#include <linux/delay.h>
 #include <linux/device.h>
 #include <linux/file.h>
 #include <linux/folio_batch.h>
@@ -18,10 +20,13 @@
 #include <linux/pagemap.h>
 #include <linux/pid_namespace.h>
 #include <linux/ratelimit.h>
+#include <linux/rcupdate.h>
 #include <linux/sched/signal.h>
+#include <linux/shmem_fs.h>
 #include <linux/slab.h>
 #include <linux/user_namespace.h>
 #include <linux/version.h>
+#include <linux/workqueue.h>
 
 #include "helpers.h"
 
@@ -55,7 +60,7 @@ void vfsh_inode_set_attr(struct inode *inode, const struct vfs_attr *attr)
 static void set_size_locked(struct inode *inode, loff_t size)
 {
 	i_size_write(inode, size);
-	inode->i_blocks = (size + 511) >> 9;
+	inode->i_blocks = ((u64)size + 511) >> 9;
 }
 
 void vfsh_inode_set_size(struct inode *inode, loff_t size)
@@ -78,28 +83,124 @@ loff_t vfsh_inode_size(const struct inode *inode)
 	return i_size_read(inode);
 }
 
+/*
+ * Pages that are new to the page cache are referenced by the CPU that put them
+ * there, until it has a handful for the LRU lists.  The release of a batch, even
+ * of none, is what an exported function puts an end to that with.
+ */
+static long drain_this_cpu(void *unused)
+{
+	struct folio_batch none;
+
+	folio_batch_init(&none);
+	__folio_batch_release(&none);
+	return 0;
+}
+
+static void drain_all_cpus(void)
+{
+	unsigned int cpu;
+
+	cpus_read_lock();
+	for_each_online_cpu(cpu)
+		work_on_cpu(cpu, drain_this_cpu, NULL);
+	cpus_read_unlock();
+}
+
+/*
+ * Some references are gone in a moment: those of a CPU's batches, of a read or of
+ * reclaim on its way, of a transfer that is about to end.  As
+ * memfd_wait_for_pins(), which waits for as long: 150 ms at the most.
+ */
+struct patience {
+	unsigned int tries;
+};
+
+static bool wait_for_folio(struct patience *patience)
+{
+	switch (patience->tries++) {
+	case 0:
+		drain_this_cpu(NULL);
+		return true;
+	case 1:
+		drain_all_cpus();
+		return true;
+	case 2 ... 5:
+		msleep(10 << (patience->tries - 3));
+		return true;
+	default:
+		return false;
+	}
+}
+
+/*
+ * Whether somebody has a reference to a folio of @mapping that is neither the
+ * caller's one, nor the page cache's, nor that of an area.  Most who write to user
+ * memory behind its owner's back pin it, but not all: an asynchronous direct read
+ * of NFS does not (iov_iter_get_pages_alloc2()).
+ */
+static bool folio_is_held(struct address_space *mapping, struct folio *folio)
+{
+	bool held;
+
+	if (folio_maybe_dma_pinned(folio) || !folio_trylock(folio))
+		return true;
+	if (folio->mapping != mapping) {
+		/* Truncated, or moved: nobody else had a reference then, or it is of no use. */
+		held = false;
+	} else {
+		/*
+		 * With areas that come and go, the two numbers would be of two moments.
+		 * Without any, and with the folio locked, there is no way to get one but
+		 * from the page cache.  Who has an area sees a minor fault.
+		 */
+		if (folio_mapped(folio))
+			unmap_mapping_pages(mapping, folio->index,
+					    folio_nr_pages(folio), false);
+		held = folio_mapped(folio) ||
+		       folio_ref_count(folio) > folio_expected_ref_count(folio) + 1;
+	}
+	folio_unlock(folio);
+	return held;
+}
+
+/* DAX counts no pins apart: its pages have references of areas and of who pins them. */
+static bool dax_is_busy(struct address_space *mapping)
+{
+	bool busy;
+
+	/* As hosts do before they free blocks: no fault makes another area of it. */
+	filemap_invalidate_lock(mapping);
+	busy = dax_layout_busy_page(mapping);
+	filemap_invalidate_unlock(mapping);
+	return busy;
+}
+
 bool vfsh_mapping_may_be_pinned(struct address_space *mapping)
 {
+	struct patience patience = {};
 	struct folio_batch batch;
 	pgoff_t index = 0;
-	bool pinned = false;
+	bool held = false;
 	unsigned int i;
 
-	/*
-	 * DAX keeps values there, and counts no pins apart.  Its pages are not
-	 * referenced but by areas and by who pins them.
-	 */
-	if (dax_mapping(mapping))
-		return dax_layout_busy_page(mapping);
+	if (dax_mapping(mapping)) {
+		while (dax_is_busy(mapping))
+			if (!wait_for_folio(&patience))
+				return true;
+		return false;
+	}
 
 	folio_batch_init(&batch);
-	while (!pinned && filemap_get_folios(mapping, &index, ULONG_MAX, &batch)) {
-		for (i = 0; i < folio_batch_count(&batch); i++)
-			pinned |= folio_maybe_dma_pinned(batch.folios[i]);
+	while (!held && filemap_get_folios(mapping, &index, ULONG_MAX, &batch)) {
+		for (i = 0; i < folio_batch_count(&batch) && !held; i++) {
+			while (folio_is_held(mapping, batch.folios[i]) && !held)
+				held = !wait_for_folio(&patience);
+		}
 		folio_batch_release(&batch);
 		cond_resched();
 	}
-	return pinned;
+	return held;
 }
 
 void vfsh_inode_touch(struct inode *inode)
@@ -114,7 +215,7 @@ void vfsh_inode_touch(struct inode *inode)
 void vfsh_inode_inc_nlink(struct inode *inode)
 {
 	spin_lock(&inode->i_lock);
-	if (inode->i_nlink)
+	if (inode->i_nlink && inode->i_nlink != UINT_MAX)
 		inc_nlink(inode);
 	spin_unlock(&inode->i_lock);
 }
@@ -169,6 +270,11 @@ bool vfsh_inode_execute_ok(struct inode *inode)
 bool vfsh_inode_is_sync(struct inode *inode)
 {
 	return IS_SYNC(inode);
+}
+
+bool vfsh_inode_is_dax(const struct inode *inode)
+{
+	return IS_DAX(inode);
 }
 
 void vfsh_inode_lock(struct inode *inode)
@@ -382,6 +488,11 @@ void vfsh_get_file(struct file *file)
 	get_file(file);
 }
 
+int vfsh_file_writers(const struct file *file)
+{
+	return atomic_read(&file_inode(file)->i_writecount);
+}
+
 u32 vfsh_file_fsuid(const struct file *file)
 {
 	return from_kuid(&init_user_ns, file->f_cred->fsuid);
@@ -459,11 +570,26 @@ bool vfsh_module_is_live(const struct module *mod)
 bool vfsh_module_in_use(struct module *mod)
 {
 	int loader = mod->state == MODULE_STATE_COMING;
-	bool in_use = module_refcount(mod) > loader;
+	bool in_use;
 
+	/*
+	 * Pairs with cdev_get(): who has a reference to what was just unregistered had
+	 * one to the module before.
+	 */
+	smp_mb();
+	in_use = module_refcount(mod) > loader;
 	/* pairs with module_put(): what users did comes before what is done next */
 	smp_mb();
 	return in_use;
+}
+
+/*
+ * Whoever gave back the module's last reference from within its text may be there
+ * still for the few instructions until it returns; it does not sleep there.
+ */
+void vfsh_module_wait_for_text(void)
+{
+	synchronize_rcu_tasks();
 }
 
 size_t vfsh_iov_iter_count(const struct iov_iter *iter)
@@ -533,10 +659,35 @@ void vfsh_file_released(struct file *file, const struct file_operations *host)
 	file->f_op = &released;
 }
 
-/* F_SEAL_WRITE: mapping_deny_writable() */
-bool vfsh_file_denies_mmap_write(const struct file *file)
+/*
+ * What the core asks of the file that it is told to map, see do_mmap() and
+ * memfd_check_seals_mmap().
+ */
+int vfsh_vma_ask_file(struct vm_area_struct *vma, const struct file *file)
 {
-	return atomic_read(&file->f_mapping->i_mmap_writable) < 0;
+	struct inode *inode = file->f_mapping->host;
+
+	if (!(vma->vm_flags & VM_SHARED))
+		return 0;
+	if ((vma->vm_flags & VM_WRITE) && IS_SWAPFILE(inode))
+		return -ETXTBSY;
+	if (shmem_mapping(file->f_mapping) &&
+	    (READ_ONCE(SHMEM_I(inode)->seals) & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE))) {
+		if (vma->vm_flags & VM_WRITE)
+			return -EPERM;
+		vm_flags_clear(vma, VM_MAYWRITE);
+	}
+	return 0;
+}
+
+int vfsh_file_map_writable(struct file *file)
+{
+	return mapping_map_writable(file->f_mapping);
+}
+
+void vfsh_file_unmap_writable(struct file *file)
+{
+	mapping_unmap_writable(file->f_mapping);
 }
 
 int vfsh_chrdev_reserve(unsigned int major, unsigned int minors,

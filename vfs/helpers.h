@@ -90,6 +90,7 @@ void vfsh_inode_unhash(struct inode *inode);
 bool vfsh_inode_is_new(struct inode *inode);
 bool vfsh_inode_execute_ok(struct inode *inode);
 bool vfsh_inode_is_sync(struct inode *inode);
+bool vfsh_inode_is_dax(const struct inode *inode);
 void vfsh_inode_lock(struct inode *inode);
 bool vfsh_inode_trylock(struct inode *inode);
 void vfsh_inode_unlock(struct inode *inode);
@@ -134,6 +135,7 @@ bool vfsh_dir_emit(struct dir_context *ctx, const char *name, int len, u64 ino,
 		  unsigned int type);
 bool vfsh_dir_emit_dots(struct file *file, struct dir_context *ctx);
 void vfsh_get_file(struct file *file);
+int vfsh_file_writers(const struct file *file);
 u32 vfsh_file_fsuid(const struct file *file);
 void vfsh_file_set_direct(struct file *file, bool direct);
 void vfsh_init_sync_kiocb(struct kiocb *kiocb, struct file *file);
@@ -155,11 +157,14 @@ bool vfsh_file_is_hugetlb(const struct file *file);
 bool vfsh_file_has_no_pages(const struct file *file);
 void vfsh_module_hold(void);
 void vfsh_file_released(struct file *file, const struct file_operations *host);
-bool vfsh_file_denies_mmap_write(const struct file *file);
+int vfsh_vma_ask_file(struct vm_area_struct *vma, const struct file *file);
+int vfsh_file_map_writable(struct file *file);
+void vfsh_file_unmap_writable(struct file *file);
 
 /* module */
 bool vfsh_module_is_live(const struct module *mod);
 bool vfsh_module_in_use(struct module *mod);
+void vfsh_module_wait_for_text(void);
 
 /* char device */
 int vfsh_chrdev_reserve(unsigned int major, unsigned int minors,

@@ -11,6 +11,7 @@ use super::{
     inode::InodeCache,
     sysctl,
 };
+use core::any::TypeId;
 use kernel::{bindings, prelude::*, sync::SetOnce};
 
 /// What a module is made of, with `N` numbers for the administrator.
@@ -47,6 +48,18 @@ pub(crate) struct Module<P: Parts<N>, const N: usize> {
     _sysctls: sysctl::Directory<N>,
     _family: chrdev::Family<P::Device>,
     _cache: InodeCache<P::FileSystem>,
+    _text: Text,
+}
+
+/// The module's own code. What runs in it with a reference to the module is waited for by who
+/// unloads it; what gave its reference back while it ran there is waited for when this is dropped.
+struct Text;
+
+impl Drop for Text {
+    fn drop(&mut self) {
+        // SAFETY: A module is unloaded, or fails to load, where one may sleep.
+        unsafe { helpers::vfsh_module_wait_for_text() };
+    }
 }
 
 impl<P: Parts<N>, const N: usize> kernel::InPlaceModule for Module<P, N> {
@@ -63,10 +76,11 @@ impl<P: Parts<N>, const N: usize> Module<P, N> {
         // be used from here on is of users who would have to be waited for, should anything fail
         // after it; that is the file system type, which anybody can get hold of, least of all.
         try_pin_init!(Self {
-            _cache: {
-                claim()?;
-                InodeCache::new()?
+            _text: {
+                claim::<Self>()?;
+                Text
             },
+            _cache: InodeCache::new()?,
             _family: chrdev::Family::new()?,
             // SAFETY: This is in the module's own memory.
             _sysctls <- unsafe { sysctl::Directory::new(P::SYSCTLS, P::sysctls()) },
@@ -80,19 +94,27 @@ impl<P: Parts<N>, const N: usize> Module<P, N> {
     }
 }
 
-/// Makes sure that there is one [`Module`] at most, which is that of `module!`.
-fn claim() -> Result {
+/// Makes sure that there is one [`Module`] at most, which is that of `module!`: `M` is what the macro
+/// was told to make, and it makes one before anybody else can. `EINVAL` if it is something else: what
+/// that would do with a `Module`, in whose memory, and whether it would ever drop it, nobody knows.
+fn claim<M: 'static>() -> Result {
     static CLAIMED: SetOnce<()> = SetOnce::new();
+    if TypeId::of::<M>() != TypeId::of::<crate::LocalModule>() {
+        return Err(EINVAL);
+    }
     match CLAIMED.populate(()) {
         true => Ok(()),
         false => Err(EEXIST),
     }
 }
 
-/// To be called when nobody can become a user of a registration any more, and before it goes: waits
-/// for those who are. They hold references to the module, and to nothing else, and would lose what
-/// they use. An ordinary `rmmod` finds none; but any user may be passing by when a module is loaded
-/// and fails.
+/// To be called when nobody new can become a user of a registration, and before it goes: waits for
+/// those who are. (While a device is open, its node can be opened by others, though it is unregistered;
+/// but an open file has a reference to the module for the node as well, which it puts when no inode
+/// leads to the device any more. So when there is no user left, there is no way to become one.)
+///
+/// They hold references to the module, and to nothing else, and would lose what they use. An ordinary
+/// `rmmod` finds none; but any user may be passing by when a module is loaded and fails.
 ///
 /// # Panics
 ///

@@ -15,9 +15,10 @@ cd "$dir"
 
 # Each is checked as it is, and has to be right; then so changed, and has to be
 # wrong.
-models=(report "report QUITTER" wrapper)
+models=(report "report QUITTER" "report BOTH" wrapper)
 report=(PER_OPEN AT_OPEN AT_QUEUE OVERTAKE OVERTAKEN FORGET NO_DOUBT ONE_DOUBT STICKY)
 report_QUITTER=(UNHAUNTED)
+report_BOTH=(UNHAUNTED_TRUNCATION)
 # The last one shows what else the seed's plan loses where it calls no NULL.
 wrapper=(RESET NULLED BY_CLOSE LATE TOUCH UNCOUNTED EARLY "RESET BY_CLOSE HOST_HAS ALONE")
 
@@ -51,7 +52,7 @@ say() { # GOOD NAME COMMENT
 }
 
 echo "KTAP version 1"
-echo "1..$((${#models[@]} + ${#report[@]} + ${#report_QUITTER[@]} + ${#wrapper[@]}))"
+echo "1..$((${#models[@]} + ${#report[@]} + ${#report_QUITTER[@]} + ${#report_BOTH[@]} + ${#wrapper[@]}))"
 for entry in "${models[@]}"; do
 	read -r model names <<<"$entry"
 	pan "$model" ${names:+"-D$names"}

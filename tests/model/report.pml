@@ -27,13 +27,16 @@
  *             may be at work on it
  *  STICKY     the flag is never cleared
  *
+ *  UNHAUNTED_TRUNCATION  a truncation does not count then, without a writer
+ *
  * With QUITTER there is a program whose open is given up while the cache manager is
  * at work on it, and may be undone there much later, in the place of the one that
- * truncates.
+ * truncates; with BOTH, there are the two, and a program less.
  */
 
 #define PROGRAMS 2
 #define TRUNCATER PROGRAMS
+#define QUITS (PROGRAMS + 1)
 /* How often each program opens the file. */
 #ifndef ROUNDS
 #define ROUNDS 2
@@ -54,10 +57,10 @@ bool written[PROGRAMS];    /* of PER_OPEN alone */
  * The device: requests are read in order, but for those that are held back, and
  * carried out in any.
  */
-chan queue = [5] of { mtype, byte, byte, bool };
+chan queue = [6] of { mtype, byte, byte, bool };
 chan held = [3] of { mtype, byte, byte, bool };
-byte unique[PROGRAMS + 1];
-bool answered[PROGRAMS + 1];
+byte unique[PROGRAMS + 2];
+bool answered[PROGRAMS + 2];
 
 /* The truth. */
 bool changed;    /* the container is not what was stored last */
@@ -180,7 +183,11 @@ proctype truncater() {
 	:: answered[TRUNCATER] ->
 		d_step {
 			if
+#ifdef UNHAUNTED_TRUNCATION
 			:: writers > 0 ->
+#else
+			:: writers > 0 || haunted ->
+#endif
 				modified = true; cause = true;
 				written[0] = true; written[1] = true
 			:: else
@@ -203,7 +210,7 @@ given_up:
 /* Writer::abandon(): an open for writing, and a signal when it has been read. */
 proctype quitter() {
 	d_step { opens++; writers++ };
-	submit(OPEN, TRUNCATER, false);
+	submit(OPEN, QUITS, false);
 	/* It is read, and carried out at some time or other. */
 	d_step {
 #ifndef UNHAUNTED
@@ -212,8 +219,8 @@ proctype quitter() {
 		stops_counting()
 	}
 	/* Some time after that the cache manager takes it back, by a close of its own. */
-	answered[TRUNCATER];
-	submit(UNDO, TRUNCATER, false)
+	answered[QUITS];
+	submit(UNDO, QUITS, false)
 }
 
 /* A thread of the cache manager. */
@@ -270,10 +277,13 @@ init {
 		run manager();
 		run manager();
 		run program(0);
+#ifndef BOTH
 		run program(1);
-#ifdef QUITTER
-		run quitter()
-#else
+#endif
+#if defined(QUITTER) || defined(BOTH)
+		run quitter();
+#endif
+#ifndef QUITTER
 		run truncater()
 #endif
 	}

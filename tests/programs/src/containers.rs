@@ -54,7 +54,8 @@ pub struct Small {
     below: Option<Box<Small>>,
 }
 
-fn run(program: &str, args: &[&str]) -> Result<()> {
+/// Runs a program that must succeed.
+pub fn run(program: &str, args: &[&str]) -> Result<()> {
     let output = Command::new(program)
         .args(args)
         .stdin(Stdio::null())

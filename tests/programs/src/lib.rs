@@ -6,6 +6,7 @@
 pub mod aio;
 pub mod containers;
 pub mod map;
+pub mod nfs;
 pub mod pioctl;
 pub mod sys;
 pub mod uffd;

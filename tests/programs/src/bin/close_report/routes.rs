@@ -6,6 +6,7 @@ use crate::case::{CloseCase as C, RO, RW_CLEAN, RW_DIRTY, T, Verdict, WO_CLEAN, 
 use crate::maps::on_fd as open;
 use coda_selftests::aio::Pinned;
 use coda_selftests::map::{Map, PAGE};
+use coda_selftests::nfs::LateFile;
 use coda_selftests::sys::{self, check, child};
 use ktest::{Context, Result, bail, ensure, ensure_eq, path_c, run_to_end, skip};
 use libc::{MAP_PRIVATE, MAP_SHARED, PROT_NONE, PROT_READ, PROT_WRITE};
@@ -357,6 +358,67 @@ fn modifying() -> Vec<C> {
         )
         .mmap_store()
         .core(),
+        C::new(
+            "map_nfs_read",
+            Both,
+            "a direct read from NFS into a mapping, answered when the file is closed and open again",
+            |t| {
+                t.make_pages(4)?;
+                sys::close(t.rw()?)?;
+                let Some(late) = LateFile::mount(&[b'l'; PAGE])? else {
+                    skip!("the kernel has no NFS");
+                };
+                let source = sys::open(&late.path(), OFlag::O_RDONLY | OFlag::O_DIRECT)?;
+                let fd = t.rw()?;
+                let map = Map::shared(&fd, 4 * PAGE)?;
+                let to = map.address() as usize;
+                std::thread::scope(|scope| {
+                    // SAFETY: nobody uses that memory, and a test that the kernel
+                    // may write to it, or find nothing there.
+                    let reader = scope.spawn(|| unsafe {
+                        libc::pread(source.as_raw_fd(), to as *mut _, PAGE, 0)
+                    });
+                    late.wait_until_asked()?;
+                    drop(map);
+                    sys::close(fd)?;
+                    let fd = t.rw()?;
+                    ensure_eq!(t.contents()?[0], b'o', "answered before the answer");
+                    late.answer();
+                    let read = reader.join().ok().context("the reader")?;
+                    ensure_eq!(read, PAGE as isize, "{}", Errno::last());
+                    sys::close(fd)?;
+                    ensure_eq!(t.contents()?[..PAGE], [b'l'; PAGE]);
+                    t.expect(&[RW_CLEAN, RW_DIRTY, RW_DIRTY])
+                })
+            },
+        )
+        .mmap_store()
+        .seconds(40),
+        C::new(
+            "map_vmsplice",
+            Modified,
+            "pages that a pipe holds: nobody can tell that it does not write to them",
+            |t| {
+                t.make_pages(4)?;
+                let fd = t.rw()?;
+                let map = Map::shared(&fd, 4 * PAGE)?;
+                map.store(0, b'm');
+                let (reader, writer) = nix::unistd::pipe()?;
+                let page = libc::iovec {
+                    iov_base: map.address().cast(),
+                    iov_len: PAGE,
+                };
+                // SAFETY: the mapping is there, and nobody uses what is in it.
+                let given = unsafe { libc::vmsplice(writer.as_raw_fd(), &page, 1, 0) };
+                ensure_eq!(given, PAGE as isize, "{}", Errno::last());
+                drop(map);
+                sys::close(fd)?;
+                drop((reader, writer));
+                sys::close(t.rw()?)?;
+                t.expect(&[RW_DIRTY, RW_DIRTY])
+            },
+        )
+        .mmap_store(),
         C::new(
             "loop_written",
             Modified,

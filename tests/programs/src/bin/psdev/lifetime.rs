@@ -5,7 +5,7 @@
 use crate::device;
 use coda_selftests::containers;
 use coda_selftests::map::{Map, PAGE};
-use coda_selftests::sys::{self, Child, child, sleep_for_ever};
+use coda_selftests::sys::{self, Child, check, child, sleep_for_ever};
 use ktest::{
     Case, Context, Fixture, Result, Rule, Spec, bail, ensure, ensure_eq, patience, run_to_end,
     wait_for,
@@ -240,6 +240,76 @@ pub fn cases() -> Vec<Case> {
                 Ok(())
             },
         ),
+        case(
+            "dead_mount_modified",
+            "with the cache manager gone, what nobody would store is refused",
+            |fixture| {
+                fs::write(fixture.root.join("f"), vec![b'o'; PAGE])?;
+                let fd = sys::open(&fixture.mnt.join("f"), OFlag::O_RDWR)?;
+                // By now it is known that nobody wants to hear of accesses.
+                sys::write(&fd, b"w")?;
+                fixture.kill_manager()?;
+                ensure_eq!(nix::unistd::write(&fd, b"x"), Err(Errno::ENXIO), "write(2)");
+                // SAFETY: numbers alone.
+                let punched = check(i64::from(unsafe {
+                    use std::os::fd::AsRawFd;
+                    libc::fallocate(fd.as_raw_fd(), libc::FALLOC_FL_ZERO_RANGE, 0, 10)
+                }));
+                ensure_eq!(punched, Err(Errno::ENXIO), "fallocate(2)");
+                ensure_eq!(Map::shared(&fd, PAGE).err(), Some(Errno::ENXIO), "mmap(2)");
+                let mut bytes = [0; 2];
+                ensure_eq!(nix::sys::uio::pread(&fd, &mut bytes, 0)?, 2);
+                ensure_eq!(bytes, *b"wo");
+                sys::close(fd)?;
+                Ok(())
+            },
+        )
+        .tag("restart"),
+        case(
+            "restart_mapped",
+            "who has a file open after a restart hears of stores through a mapping from before",
+            |fixture| {
+                let file = fixture.root.join("f");
+                fs::write(&file, vec![b'o'; PAGE])?;
+                let fd = sys::open(&fixture.mnt.join("f"), OFlag::O_RDWR)?;
+                let map = Map::shared(&fd, PAGE)?;
+                map.store(0, b'm');
+                sys::close(fd)?;
+                fixture.kill_manager()?;
+                let new = Fixture::start(&spec())?;
+                for name in ["f", "g"] {
+                    fs::write(new.root.join(name), vec![b'o'; PAGE])?;
+                }
+                // The container is that of the old one.
+                new.rule(
+                    Rule::on("OPEN_BY_FD")
+                        .fid(&new.fid("f")?)
+                        .with("container", file.to_string_lossy().into_owned()),
+                )?;
+                let mut watch = new.watch()?;
+                let mut close = |name: &str, act: &dyn Fn()| -> Result<i64> {
+                    let fd = sys::open(&new.mnt.join(name), OFlag::O_RDWR)?;
+                    act();
+                    let before = watch.requests("CLOSE", "")?.len();
+                    sys::close(fd)?;
+                    let closes = watch.requests("CLOSE", "")?;
+                    ensure_eq!(closes.len(), before + 1, "closes");
+                    closes[before].number("flags").context("flags")
+                };
+                ensure_eq!(
+                    close("f", &|| map.store(1, b's'))?,
+                    0x003,
+                    "the same container"
+                );
+                ensure_eq!(close("g", &|| ())?, 0x403, "another one");
+                drop(map);
+                ensure_eq!(&fs::read(&file)?[..2], b"ms");
+                fixture.unmount()?;
+                new.stop()?;
+                fixture.start_manager()
+            },
+        )
+        .tag("restart"),
         case(
             "restart",
             "after a restart the old mount is dead, the new one alive",

@@ -7,10 +7,11 @@
 //! ever nor takes the kernel with it.
 
 use coda_proto::{DirBuilder, dirtype};
+use coda_selftests::containers::{Small, run};
 use coda_selftests::map::{Map, PAGE};
 use coda_selftests::pioctl::pioctl;
 use coda_selftests::sys::{self, child};
-use ktest::{Case, Context, Ctx, Result, Rule, bail, ensure, ensure_eq, patience};
+use ktest::{Case, Context, Ctx, Result, Rule, bail, ensure, ensure_eq, patience, wait_for};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
@@ -19,7 +20,8 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::mkfifo;
 use serde_json::json;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 struct T<'a> {
@@ -201,6 +203,15 @@ fn patched(
         Ok(())
     })
     .tag("patched")
+}
+
+/// Ends swapping to a file when it is dropped.
+struct Off<'a>(&'a str);
+
+impl Drop for Off<'_> {
+    fn drop(&mut self) {
+        let _ = run("swapoff", &[self.0]);
+    }
 }
 
 /// Opens a file whose container is something else.
@@ -529,6 +540,83 @@ pub fn cases() -> Vec<Case> {
                 Ok(())
             },
         ),
+        case(
+            "container_sealed",
+            "a container that is sealed against being written to",
+            |t| {
+                use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+                use nix::sys::memfd::{MFdFlags, memfd_create};
+                fs::write(t.behind.join("f"), b"contents")?;
+                let shared = |fd: &OwnedFd, prot| Map::new(fd, PAGE, prot, libc::MAP_SHARED);
+                let (read, write) = (libc::PROT_READ, libc::PROT_READ | libc::PROT_WRITE);
+                for seal in [SealFlag::F_SEAL_WRITE, SealFlag::F_SEAL_FUTURE_WRITE] {
+                    let container = memfd_create("container", MFdFlags::MFD_ALLOW_SEALING)?;
+                    nix::unistd::write(&container, &[b'o'; PAGE])?;
+                    let path = format!("/proc/{}/fd/{}", std::process::id(), container.as_raw_fd());
+                    let rule = t.rule(Rule::on("OPEN_BY_FD").with("container", path))?;
+                    let seal_it = || fcntl(&container, FcntlArg::F_ADD_SEALS(seal));
+                    let fd = sys::open(&t.here.join("f"), OFlag::O_RDWR)?;
+                    let map = shared(&fd, write)?;
+                    map.store(0, b'm');
+                    drop(map);
+                    if seal == SealFlag::F_SEAL_WRITE {
+                        // Nor can it be while it is being mapped.
+                        ensure_eq!(seal_it(), Err(Errno::EBUSY));
+                    }
+                    sys::close(fd)?;
+                    wait_for("the seal", patience(5), || Ok(seal_it().ok()))?;
+
+                    let fd = sys::open(&t.here.join("f"), OFlag::O_RDWR)?;
+                    ensure_eq!(shared(&fd, write).err(), Some(Errno::EPERM));
+                    ensure_eq!(nix::unistd::write(&fd, b"w"), Err(Errno::EPERM));
+                    let map = shared(&fd, read)?;
+                    ensure_eq!(map.load(0), b'm');
+                    ensure_eq!(map.protect(write), Err(Errno::EACCES));
+                    Map::new(&fd, PAGE, write, libc::MAP_PRIVATE)?.store(0, b'p');
+                    ensure_eq!(map.load(0), b'm');
+                    sys::close(fd)?;
+                    t.ctx
+                        .fixture()
+                        .order(&json!({ "cmd": "clear", "id": rule }))?;
+                }
+                Ok(())
+            },
+        )
+        .tag("odd_container"),
+        case(
+            "container_swapped_to",
+            "a container that is swapped to",
+            |t| {
+                fs::write(t.behind.join("f"), b"contents")?;
+                let small = Small::ext4("coda-swap", 4)?;
+                let path = small.dir().join("swap");
+                fs::write(&path, vec![0; 1 << 20])?;
+                let text = path.to_string_lossy().into_owned();
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+                run("mkswap", &[&text])?;
+                run("swapon", &[&text])?;
+                let _off = Off(&text);
+                t.rule(Rule::on("OPEN_BY_FD").with("container", text.clone()))?;
+                let fd = sys::open(&t.here.join("f"), OFlag::O_RDWR)?;
+                ensure_eq!(
+                    Map::shared(&fd, PAGE).err(),
+                    Some(Errno::ETXTBSY),
+                    "mmap(2)"
+                );
+                ensure_eq!(
+                    nix::unistd::write(&fd, b"w"),
+                    Err(Errno::ETXTBSY),
+                    "write(2)"
+                );
+                let map = Map::new(&fd, PAGE, libc::PROT_READ, libc::MAP_SHARED)?;
+                ensure_eq!(map.load(0), 0);
+                drop(map);
+                sys::close(fd)?;
+                Ok(())
+            },
+        )
+        .tag("odd_container")
+        .seconds(40),
         case(
             "wrong_unique",
             "a reply to nobody leaves the caller waiting, who can be killed",
