@@ -115,6 +115,11 @@ impl WriteState {
         }
     }
 
+    /// Whether the file may be modified at any time.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.counts.lock().doubtful
+    }
+
     /// Whether a close that said "not modified" is on its way: what modifies the file, or tells of
     /// a modification, must not get to the cache manager before that is answered.
     pub(crate) fn has_clean_closes(&self) -> bool {
@@ -183,6 +188,11 @@ impl Writer {
             counts.clean_closes += 1;
             self.closed_clean = true;
         }
+        self.closed_clean
+    }
+
+    /// Whether its close is on its way, and said "not modified".
+    pub(crate) fn is_closed_clean(&self) -> bool {
         self.closed_clean
     }
 

@@ -24,7 +24,8 @@
 //! # What is held back
 //!
 //! A truncation, and a close that says "modified", is not read before the closes of the same file
-//! that said "not modified" have been answered (see `report`). It stays in the queue, and what comes
+//! that said "not modified" have been answered (see `report`); of a file in doubt, not before any
+//! closes that said so earlier, as nobody knows which files are the same. It stays in the queue, and what comes
 //! after it is read before it.
 
 use crate::{
@@ -196,11 +197,9 @@ struct RequestState {
 }
 
 impl RequestState {
-    /// Whether it must not be read yet.
-    fn is_held(&self) -> bool {
-        self.after
-            .as_ref()
-            .is_some_and(|state| state.has_clean_closes())
+    /// Whether it is a close that says "not modified".
+    fn is_clean_close(&self) -> bool {
+        self.writer.as_ref().is_some_and(Writer::is_closed_clean)
     }
 }
 
@@ -374,10 +373,27 @@ impl CommState {
     /// The next upcall to be read.
     fn first(&mut self) -> Option<(u32, Arc<Request>)> {
         let mut requests = self.pending.iter();
-        let first = requests.find(|(_, request)| !request.state.lock().is_held());
+        let first = requests.find(|(unique, request)| !self.is_held(**unique, request));
         let first = first.map(|(unique, request)| (*unique, request.clone()));
         self.held |= first.is_none() && !self.pending.is_empty();
         first
+    }
+
+    /// Whether a request must not be read yet.
+    fn is_held(&self, unique: u32, request: &Request) -> bool {
+        let Some(after) = request.state.lock().after.clone() else {
+            return false;
+        };
+        if after.has_clean_closes() {
+            return true;
+        }
+        // A file in doubt may be known by another state as well, in which a close was counted that
+        // said "not modified": any that came before this may be that.
+        let mut all = Iterator::chain(self.pending.iter(), self.processing.iter());
+        after.is_doubtful()
+            && all.any(|(other, request)| {
+                (other.wrapping_sub(unique) as i32) < 0 && request.state.lock().is_clean_close()
+            })
     }
 
     /// All upcalls that are on their way.
@@ -1317,6 +1333,25 @@ mod tests {
         assert_eq!(read(&comm)?.1, truncating);
         comm.hang_up();
         truncation.over(None);
+        Ok(())
+    }
+
+    #[test]
+    fn doubt_waits_for_other_states() -> Result {
+        let comm = Comm::new(Strays::alloc()?)?;
+        let (one, other) = (WriteState::alloc()?, WriteState::alloc()?);
+        let clean = close(&comm, Writer::new(one.clone()))?;
+        let dirty = Writer::new(other.clone());
+        other.doubt();
+        let dirty = close(&comm, dirty)?;
+        // It came later, and holds up nothing.
+        let later = close(&comm, Writer::new(one))?;
+        assert_eq!(read(&comm)?.1, clean);
+        assert_eq!(read(&comm)?.1, later);
+        assert!(!comm.has_pending());
+        answer(&comm, clean, 0, &[])?;
+        assert_eq!(read(&comm)?.1, dirty);
+        comm.hang_up();
         Ok(())
     }
 
