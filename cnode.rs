@@ -280,7 +280,11 @@ impl Truncation<'_> {
         if truncated.is_none() {
             doubt(self.inode);
         }
-        self.noted.over(truncated);
+        let state = self.noted.over(truncated);
+        if state.is_modified_for_good() {
+            // The inode may leave memory.
+            remember(self.inode, Doubt::Doubtful);
+        }
     }
 }
 
@@ -332,6 +336,9 @@ pub(crate) fn check_state(inode: &INode<Coda>) {
     let known = comm.doubt_about(&fid);
     if known == Some(Doubt::Haunted) {
         state.haunt();
+        if state.is_modified_for_good() {
+            remember(inode, Doubt::Doubtful);
+        }
     }
     if known == Some(Doubt::Doubtful) || other.is_some_and(|other| !Arc::ptr_eq(&other, state)) {
         doubt(inode);

@@ -15,6 +15,7 @@ use kernel::prelude::*;
 mod vfs;
 
 mod cnode;
+mod containers;
 mod dir;
 mod dirent;
 mod downcall;

@@ -5,9 +5,10 @@
 
 use crate::{
     cnode,
+    containers::Entered,
     inode::{comm, Coda},
     report::{failed_write_modifies, WriteState, Writer},
-    upcall::{done, Close, Comm, CountedWriter, Doubt},
+    upcall::{done, Close, Comm, Doubt},
     vfs::{
         errno::EOPNOTSUPP,
         file::{access, IoEnd, Opening, PinnedInode, ReadIo, SpliceRead, WriteIo, WriteKind},
@@ -21,7 +22,7 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{Atomic, Relaxed},
-        Arc,
+        Arc, SetOnce,
     },
 };
 
@@ -45,8 +46,8 @@ pub(crate) struct OpenState {
     writer: Option<Writer>,
     /// The state that modifications are noted in, if the file is open for writing.
     write: Option<Arc<WriteState>>,
-    /// If it is: what tells of it when the cache manager is gone.
-    _counted: Option<CountedWriter>,
+    /// If it is: its entry among all containers, dropped after the close.
+    entered: SetOnce<Entered>,
 }
 
 impl OpenState {
@@ -62,14 +63,24 @@ impl OpenState {
     }
 
     /// The content may change at any time from now on, closed or not.
-    pub(crate) fn doubt(&self) {
+    /// `stacked` says whether that is by the pages of a container on a stacked file system.
+    pub(crate) fn doubt(&self, stacked: bool) {
         cnode::doubt(&self.inode);
-        self.comm.pinned();
+        if let Some(entered) = self.entered.as_ref() {
+            self.comm.held(entered.file(), stacked);
+        }
     }
 }
 
 impl Drop for OpenState {
     fn drop(&mut self) {
+        if self
+            .write_state()
+            .is_some_and(WriteState::is_modified_for_good)
+        {
+            // The inode may leave memory.
+            cnode::remember(&self.inode, Doubt::Doubtful);
+        }
         if let Some(close) = self.close.take() {
             close.send(&self.comm, || self.inode.data().fid(), self.writer.take());
         }
@@ -113,42 +124,48 @@ impl CodaFile {
             false => None,
         };
         let mut writer = write.clone().map(Writer::new);
-        let counted = wants_write.then(|| CountedWriter::new(comm.writers()));
         // The cache manager truncates when it opens, and the VFS sends a `setattr` as well. A file
         // that this open has made has nothing to lose; but the name may have been there after all,
-        // or somebody may have written since.
-        let asks = file_flags & flags::O_TRUNC != 0;
-        let is_empty = || inode.size() == 0 && inode.data().flags() & cnode::VATTR == 0;
-        let truncates = asks && !(file.created() && is_empty());
+        // or somebody may have written since: that is known in the end.
+        let truncates = file_flags & flags::O_TRUNC != 0;
+        let is_new =
+            || file.created() && inode.size() == 0 && inode.data().flags() & cnode::VATTR == 0;
+        let was_new = is_new();
         let truncation = match truncates {
             true => cnode::truncate(inode)?,
             false => None,
         };
         let after = truncation.as_ref().map(cnode::Truncation::after);
+        let on_its_way = match write {
+            Some(_) => Some(comm.containers().before_open()?),
+            None => None,
+        };
         let host = comm.open(&fid, open_flags(file_flags), after);
         let opened = done(&host);
-        if truncates && opened != Some(false) {
+        let truncated = match opened {
+            // Of a writer's alone it is known that nobody else's is cleared meanwhile.
+            Some(true) if wants_write && was_new && is_new() => Some(false),
+            other => other,
+        };
+        if truncates && truncated != Some(false) {
             inode.data().flag(cnode::TRUNCATED);
         }
         if let Some(truncation) = truncation {
-            truncation.over(opened);
-        }
-        if asks && !truncates && !is_empty() && opened != Some(false) {
-            // Somebody did write: the cache manager may have taken something away, or will.
-            if let Some(truncation) = cnode::truncate(inode)? {
-                truncation.over(opened);
-            }
+            truncation.over(truncated);
         }
         if opened.is_none() {
             if let Some(writer) = writer.take() {
-                writer.abandon();
                 cnode::remember(inode, Doubt::Haunted);
+                writer.abandon();
+                if write
+                    .as_ref()
+                    .is_some_and(|state| state.is_modified_for_good())
+                {
+                    cnode::remember(inode, Doubt::Doubtful);
+                }
             }
         }
         let host = host?;
-        if wants_write && comm.strays().may_change(&host) {
-            cnode::doubt(inode);
-        }
         // From here on, whatever fails, the cache manager gets a close.
         let state = OpenState {
             inode: file.pin_inode(),
@@ -156,10 +173,19 @@ impl CodaFile {
             close: Some(close),
             writer,
             write,
-            _counted: counted,
+            entered: SetOnce::new(),
         };
+        let container = BackingFile::open(file, &host, state)?;
+        let hooks = container.hooks();
+        if let (Some(on_its_way), Some(write)) = (on_its_way, &hooks.write) {
+            let (entered, doubtful) = on_its_way.enter(comm, &host, write);
+            hooks.entered.populate(entered);
+            if doubtful {
+                cnode::doubt(inode);
+            }
+        }
         Ok(Self {
-            container: BackingFile::open(file, &host, state)?,
+            container,
             intents: Atomic::new(1),
         })
     }
@@ -234,13 +260,10 @@ pub(crate) fn read<'a>(file: &File<Coda>, io: ReadIo<'a>) -> IoEnd<'a> {
     })
 }
 
-/// Writes to the container, with the inode locked; `ENXIO` if the cache manager is gone: nobody would
-/// store it. What comes of it is noted in `write_ended`, but for this: ext4 and tmpfs make a file longer by a write beyond its end of which they then find that
+/// Writes to the container, with the inode locked. What comes of it is noted in `write_ended`, but
+/// for this: ext4 and tmpfs make a file longer by a write beyond its end of which they then find that
 /// there is nothing to write, as its memory is bad. Such a write fails.
 fn write_locked<'a>(this: &CodaFile, file: &File<Coda>, io: WriteIo<'a, Coda>) -> IoEnd<'a> {
-    if comm(file.inode()).is_over() {
-        return io.refuse(ENXIO);
-    }
     let size = this.container.size();
     let end = this.container.write(io);
     if end.count().is_none() && this.container.size() != size {
@@ -249,12 +272,21 @@ fn write_locked<'a>(this: &CodaFile, file: &File<Coda>, io: WriteIo<'a, Coda>) -
     end
 }
 
-/// As `coda_file_write_iter()`; what the container takes decides.
+/// As `coda_file_write_iter()`; what the container takes decides. `ENXIO` if the cache manager is gone:
+/// nobody would store it.
 pub(crate) fn write<'a>(file: &File<Coda>, io: WriteIo<'a, Coda>) -> IoEnd<'a> {
     let this = match handle(file) {
         Ok(this) => this,
         Err(err) => return io.refuse(err),
     };
+    if comm(file.inode()).is_over() {
+        return io.refuse(ENXIO);
+    }
+    // The host's word for it would leave open whether it wrote anything: see
+    // `failed_write_modifies`.
+    if io.count() > 0 && !io.source_is_readable() {
+        return io.refuse(EFAULT);
+    }
     let range = (io.count(), io.position());
     if io.is_nowait() {
         if this.announces() {

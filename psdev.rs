@@ -4,8 +4,9 @@
 //! The device a cache manager talks through: `/dev/cfs0` to `/dev/cfs4`.
 
 use crate::{
+    containers::Containers,
     downcall,
-    upcall::{Comm, Strays},
+    upcall::Comm,
     vfs::{
         chrdev::{open_device, CharDevice, Ready},
         file::is_nonblocking,
@@ -35,7 +36,7 @@ const CIOC_KERNEL_VERSION: u32 = _IOWR::<usize>('c' as u32, 10);
 pub(crate) struct Psdev {
     #[pin]
     open: Mutex<[Option<Arc<Comm>>; DEVICES]>,
-    strays: Arc<Strays>,
+    containers: Arc<Containers>,
 }
 
 impl Psdev {
@@ -43,7 +44,7 @@ impl Psdev {
     pub(crate) fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             open <- new_mutex!([const { None }; DEVICES], "Psdev::open"),
-            strays: Strays::alloc()?,
+            containers: Containers::alloc()?,
         })
     }
 
@@ -65,7 +66,7 @@ impl CharDevice for Psdev {
         if !task::in_init_namespaces() {
             return Err(EINVAL);
         }
-        let comm = Comm::new(self.strays.clone())?;
+        let comm = Comm::new(self.containers.clone())?;
         let mut open = self.open.lock();
         let slot = open.get_mut(minor as usize).ok_or(ENODEV)?;
         if slot.is_some() {

@@ -115,6 +115,12 @@ impl WriteState {
         }
     }
 
+    /// Whether it was modified, and there is no close after which it is not.
+    pub(crate) fn is_modified_for_good(&self) -> bool {
+        let counts = self.counts.lock();
+        counts.doubtful || counts.haunted && self.is_modified()
+    }
+
     /// Whether the file may be modified at any time.
     pub(crate) fn is_doubtful(&self) -> bool {
         self.counts.lock().doubtful
@@ -140,7 +146,8 @@ impl Truncation {
     }
 
     /// It is over. `truncated` says whether the file was truncated, as far as can be known.
-    pub(crate) fn over(self, truncated: Option<bool>) {
+    /// Returns the state that it was noted in.
+    pub(crate) fn over(self, truncated: Option<bool>) -> Arc<WriteState> {
         match truncated {
             Some(false) => {}
             // Without a writer, the cache manager has taken care of it: without one that it knows of.
@@ -153,6 +160,7 @@ impl Truncation {
             // It may happen yet, under any writer's hands.
             None => self.state.doubt(),
         }
+        self.state.clone()
     }
 }
 
@@ -226,26 +234,31 @@ impl Drop for Writer {
 /// length.
 ///
 /// A write through the page cache reports what it wrote before it failed as a short write, so most
-/// errors mean that nothing was written; but not `ENOMEM` and `EROFS`: a host may find that it has
-/// no memory to note what it has copied already, or that its journal has come to an end. If the write
-/// is to reach the disk before it returns, data is in the file before the disk has its say, which may
-/// be any error of a device: then only what no device says is known to come before the first byte.
-/// Any other error leaves it in doubt, and so does every error of a write past the page cache: that
-/// goes to the disk piece by piece, and says nothing of the pieces that went well before one failed.
+/// errors mean that nothing was written. But not all do:
+///
+/// - `ENOMEM` and `EROFS`: a host may find that it has no memory to note what it has copied already, or
+///   that its journal has come to an end.
+/// - `EFAULT` and `EAGAIN`: a copy that ends in the middle, as the source does, is tried again where
+///   the page is not all there, and an error of that is all that is said; but where a part of the page
+///   is there, it has got new content. (Of a source that begins with a bad address nothing was copied:
+///   that is looked for before the host is asked.)
+/// - Any error of a device, if the write is to reach the disk before it returns: the data is in the file
+///   by then. Then only what no device says is known to come before the first byte.
+/// - Any error of a write past the page cache: that goes to the disk piece by piece, and says nothing
+///   of the pieces that went well before one failed.
 ///
 /// All this is true of tmpfs, ext4, xfs and btrfs, without DAX. Of another host less is known: one
-/// that keeps its files on a server may say in the end that there was no space, or no permission to
-/// be synchronous.
+/// that keeps its files on a server may say in the end that there was no space, or no permission.
 pub(crate) fn failed_write_modifies(err: Error, kind: WriteKind) -> bool {
-    let asked_first = [EFAULT, EBADF, EPERM, EACCES, ETXTBSY].contains(&err);
-    // Who does not want to wait is refused before anything is done for him.
-    let asked_first = asked_first || (err == EAGAIN && (kind.nowait || !kind.sync));
-    let of_device = err == EINVAL || err == EOPNOTSUPP;
     let refused = match (kind.familiar, kind.sync) {
-        (true, true) => asked_first || err == EFBIG,
-        (true, false) => asked_first || of_device || err == EFBIG || err == ENOSPC || err == EDQUOT,
+        (true, true) => [EBADF, EPERM, EACCES, ETXTBSY, EFBIG].contains(&err),
+        (true, false) => {
+            [EBADF, EPERM, EACCES, ETXTBSY, EFBIG, EINVAL, ENOSPC].contains(&err)
+                || err == EOPNOTSUPP
+                || err == EDQUOT
+        }
         (false, true) => false,
-        (false, false) => asked_first || of_device,
+        (false, false) => [EBADF, ETXTBSY].contains(&err),
     };
     kind.direct || !refused
 }
@@ -409,26 +422,23 @@ mod tests {
             direct: true,
             ..plain
         };
-        let nowait = WriteKind {
-            nowait: true,
-            ..sync
-        };
         let foreign = WriteKind::default();
         let foreign_sync = WriteKind {
             sync: true,
             ..foreign
         };
         for (err, modifies) in [
-            (EFAULT, [false, false, true, false, true]),
+            (EFAULT, [true; 5]),
+            (EAGAIN, [true; 5]),
+            (EBADF, [false, false, true, false, true]),
             (EFBIG, [false, false, true, true, true]),
             (ENOSPC, [false, true, true, true, true]),
             (EDQUOT.into(), [false, true, true, true, true]),
             (ENOMEM, [true; 5]),
             (EROFS, [true; 5]),
             (EIO, [true; 5]),
-            (EINVAL, [false, true, true, false, true]),
-            (EOPNOTSUPP.into(), [false, true, true, false, true]),
-            (EAGAIN, [false, true, true, false, true]),
+            (EINVAL, [false, true, true, true, true]),
+            (EOPNOTSUPP.into(), [false, true, true, true, true]),
         ] {
             for (kind, modifies) in [plain, sync, direct, foreign, foreign_sync]
                 .into_iter()
@@ -437,6 +447,5 @@ mod tests {
                 assert_eq!(failed_write_modifies(err, kind), modifies);
             }
         }
-        assert!(!failed_write_modifies(EAGAIN, nowait));
     }
 }

@@ -29,11 +29,13 @@
 //! after it is read before it.
 
 use crate::{
+    containers::{Containers, Held},
     inode::Coda,
     report::{WriteState, Writer},
     sysctl::{hard, timeout},
     vfs::{
-        self, backing,
+        self,
+        backing::{self, FileId},
         fs::Refusal,
         sb::MountLink,
         wait::{signal_pending, Event, SignalsBlocked, Wake},
@@ -296,8 +298,8 @@ impl Count {
 struct CommState {
     /// The device is closed: nobody will read or answer anything.
     dead: bool,
-    /// There were pages that stayed pinned when their file was released.
-    pins: bool,
+    /// The containers of which somebody held pages when they were released.
+    held_pages: Held,
     /// There is a mount.
     mounted: bool,
     /// The number of the last upcall.
@@ -350,10 +352,15 @@ impl Doubts {
             return;
         }
         if self.fids.len() >= Self::MOST || self.fids.push((*fid, doubt), GFP_KERNEL).is_err() {
-            warn_limited!("too many interrupted truncations: all files will count as modified\n");
+            warn_limited!("too many files are in doubt: all will count as modified\n");
             self.all = true;
         }
     }
+}
+
+/// Whether the number `one` was given before `other`.
+fn is_before(one: u32, other: u32) -> bool {
+    (one.wrapping_sub(other) as i32) < 0
 }
 
 impl CommState {
@@ -372,28 +379,34 @@ impl CommState {
 
     /// The next upcall to be read.
     fn first(&mut self) -> Option<(u32, Arc<Request>)> {
+        // Looked for when it is needed, which is hardly ever.
+        let mut oldest_clean = None;
         let mut requests = self.pending.iter();
-        let first = requests.find(|(unique, request)| !self.is_held(**unique, request));
+        let first = requests.find(|(unique, request)| {
+            let Some(after) = request.state.lock().after.clone() else {
+                return true;
+            };
+            if after.has_clean_closes() {
+                return false;
+            }
+            // A file in doubt may be known by another state as well, in which a close was counted that
+            // said "not modified": any that came before this may be that.
+            !after.is_doubtful()
+                || !oldest_clean
+                    .get_or_insert_with(|| self.oldest_clean_close())
+                    .is_some_and(|oldest| is_before(oldest, **unique))
+        });
         let first = first.map(|(unique, request)| (*unique, request.clone()));
         self.held |= first.is_none() && !self.pending.is_empty();
         first
     }
 
-    /// Whether a request must not be read yet.
-    fn is_held(&self, unique: u32, request: &Request) -> bool {
-        let Some(after) = request.state.lock().after.clone() else {
-            return false;
-        };
-        if after.has_clean_closes() {
-            return true;
-        }
-        // A file in doubt may be known by another state as well, in which a close was counted that
-        // said "not modified": any that came before this may be that.
-        let mut all = Iterator::chain(self.pending.iter(), self.processing.iter());
-        after.is_doubtful()
-            && all.any(|(other, request)| {
-                (other.wrapping_sub(unique) as i32) < 0 && request.state.lock().is_clean_close()
-            })
+    /// The number of the oldest close on its way that said "not modified".
+    fn oldest_clean_close(&self) -> Option<u32> {
+        Iterator::chain(self.pending.iter(), self.processing.iter())
+            .filter(|(_, request)| request.state.lock().is_clean_close())
+            .map(|(unique, _)| *unique)
+            .reduce(|one, other| if is_before(one, other) { one } else { other })
     }
 
     /// All upcalls that are on their way.
@@ -413,8 +426,7 @@ pub(crate) struct Comm {
     orphans: Count,
     /// Not 0 when the device is closed, as `dead`, to be looked at without the lock.
     over: Atomic<i32>,
-    writers: Arc<Writers>,
-    strays: Arc<Strays>,
+    containers: Arc<Containers>,
     #[pin]
     doubts: Mutex<Doubts>,
     #[pin]
@@ -422,94 +434,6 @@ pub(crate) struct Comm {
     /// The cache manager waits here for something to read.
     #[pin]
     pub(crate) readable: PollCondVar,
-}
-
-/// The opens for writing of one conversation, each from before the cache manager hears of it until the
-/// last mapping is gone.
-pub(crate) struct Writers(Count);
-
-/// One of them.
-pub(crate) struct CountedWriter(Arc<Writers>);
-
-impl CountedWriter {
-    pub(crate) fn new(writers: &Arc<Writers>) -> Self {
-        writers.0.add_one();
-        Self(writers.clone())
-    }
-}
-
-impl Drop for CountedWriter {
-    fn drop(&mut self) {
-        self.0 .0.sub_one();
-    }
-}
-
-/// Opens for writing whose cache manager is gone. What they were opened for, the next cache manager
-/// may serve again; and they can change it yet, by stores through a mapping and by I/O that was on
-/// its way.
-#[pin_data]
-pub(crate) struct Strays {
-    #[pin]
-    list: Mutex<StrayList>,
-    /// Not 0 if there may be any, to be looked at without the lock.
-    any: Atomic<i32>,
-}
-
-struct StrayList {
-    writers: KVec<Arc<Writers>>,
-    /// There are some that are not in the list.
-    others: bool,
-    /// There may be pages that are pinned still, of files that were released.
-    pins: bool,
-}
-
-impl Strays {
-    /// None so far.
-    pub(crate) fn alloc() -> Result<Arc<Self>> {
-        Arc::pin_init(
-            pin_init!(Self {
-                list <- new_mutex!(StrayList {
-                    writers: KVec::new(),
-                    others: false,
-                    pins: false,
-                }, "Strays::list"),
-                any: Atomic::new(0),
-            }),
-            GFP_KERNEL,
-        )
-    }
-
-    /// A conversation is over. Its opens were counted before it was asked for them, so none is missed.
-    fn add(&self, writers: &Arc<Writers>) {
-        if writers.0.get() == 0 {
-            return;
-        }
-        let mut list = self.list.lock();
-        let listed = list.writers.push(writers.clone(), GFP_KERNEL);
-        list.others |= listed.is_err();
-        self.any.store(1, Relaxed);
-    }
-
-    /// There may be pages of containers that stay pinned, though no open is left.
-    fn leave_pins(&self) {
-        self.list.lock().pins = true;
-        self.any.store(1, Relaxed);
-    }
-
-    /// Whether the file that `host` is may change by the hand of a stray. May sleep.
-    pub(crate) fn may_change(&self, host: &File) -> bool {
-        if self.any.load(Relaxed) == 0 {
-            return false;
-        }
-        let (open, pins) = {
-            let mut list = self.list.lock();
-            list.writers.retain(|writers| writers.0.get() != 0);
-            let open = list.others || !list.writers.is_empty();
-            self.any.store((open || list.pins).into(), Relaxed);
-            (open, list.pins)
-        };
-        open && backing::other_writers(host) > 0 || pins && backing::may_be_pinned(host)
-    }
 }
 
 /// What a wait is for.
@@ -522,9 +446,8 @@ enum Wait<'a> {
 }
 
 impl Comm {
-    /// A conversation that begins; `strays` is about those before.
-    pub(crate) fn new(strays: Arc<Strays>) -> Result<Arc<Self>> {
-        let writers = Arc::new(Writers(Count(Atomic::new(0))), GFP_KERNEL)?;
+    /// A conversation that begins; `containers` is about all that there are.
+    pub(crate) fn new(containers: Arc<Containers>) -> Result<Arc<Self>> {
         let link = Arc::pin_init(MountLink::new(), GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Comm {
@@ -532,15 +455,14 @@ impl Comm {
                 epoch: Atomic::new(0),
                 orphans: Count(Atomic::new(0)),
                 over: Atomic::new(0),
-                writers,
-                strays,
+                containers,
                 doubts <- new_mutex!(Doubts {
                     fids: KVec::new(),
                     all: false,
                 }, "Comm::doubts"),
                 state <- new_mutex!(CommState {
                     dead: false,
-                    pins: false,
+                    held_pages: Held::new(),
                     mounted: false,
                     unique: 0,
                     signals: KVec::new(),
@@ -614,26 +536,18 @@ impl Comm {
         self.over.load(Relaxed) != 0
     }
 
-    /// The opens for writing of this conversation.
-    pub(crate) fn writers(&self) -> &Arc<Writers> {
-        &self.writers
+    /// The containers that are open for writing, in this conversation and others.
+    pub(crate) fn containers(&self) -> &Containers {
+        &self.containers
     }
 
-    /// Pages of a file were pinned when it was released.
-    pub(crate) fn pinned(&self) {
-        let dead = {
-            let mut state = self.state.lock();
-            state.pins = true;
-            state.dead
-        };
-        if dead {
-            self.strays.leave_pins();
+    /// Somebody held pages of the container `file` when it was released.
+    pub(crate) fn held(&self, file: FileId, stacked: bool) {
+        let mut state = self.state.lock();
+        state.held_pages.add(file, stacked);
+        if state.dead {
+            self.containers.leave_held(&state.held_pages);
         }
-    }
-
-    /// Opens for writing of conversations that are over.
-    pub(crate) fn strays(&self) -> &Strays {
-        &self.strays
     }
 
     /// A file has another fid from now on, in messages that were not read yet as well; its inode, if
@@ -660,6 +574,9 @@ impl Comm {
 
     /// Queues a request. With an error nothing was sent, and nothing will be; `writer` is dropped.
     /// `complete` gets the message with locks held: it takes no more than an inode's own.
+    ///
+    /// With a `writer` it is the close of that, which says here whether the file was modified: what it
+    /// says, and its place in the queue, come to be in one step.
     fn submit(
         &self,
         prepared: Prepared,
@@ -676,11 +593,20 @@ impl Comm {
         let unique = state.next_unique();
         {
             let mut inner = request.state.lock();
+            let mut writer = writer;
+            let clean = writer.as_mut().is_some_and(Writer::close);
             if let Some(msg) = inner.msg.as_mut() {
                 msg.set_unique(unique);
                 complete(msg);
+                if clean {
+                    msg.set_no_writes();
+                }
             }
-            inner.after = after;
+            inner.after = match &writer {
+                Some(writer) if !clean => Some(writer.state().clone()),
+                Some(_) => None,
+                None => after,
+            };
             inner.writer = writer;
         }
         state
@@ -970,25 +896,21 @@ impl Comm {
 
     /// The device was closed: nobody waits any longer, and nothing more is sent.
     pub(crate) fn hang_up(&self) {
-        let (pending, processing, pins) = {
+        let (pending, processing) = {
             let mut state = self.state.lock();
             state.dead = true;
             self.over.store(1, Relaxed);
+            self.containers.leave_held(&state.held_pages);
             state.signals.clear();
             (
                 core::mem::replace(&mut state.pending, RBTree::new()),
                 core::mem::replace(&mut state.processing, RBTree::new()),
-                state.pins,
             )
         };
         for requests in [pending, processing] {
             for request in requests.values() {
                 request.end(Err(ENXIO), self);
             }
-        }
-        self.strays.add(&self.writers);
-        if pins {
-            self.strays.leave_pins();
         }
     }
 }
@@ -1023,21 +945,12 @@ impl Close {
     /// the file's at the moment, and is called with locks held: it takes no more than the inode's
     /// own. `writer` counts until the cache manager has dealt with it; then it says whether the file was modified.
     pub(crate) fn send(self, comm: &Comm, fid: impl Fn() -> Fid, writer: Option<Writer>) {
-        let mut writer = writer;
-        let clean = writer.as_mut().is_some_and(Writer::close);
         let complete = |msg: &mut Message| {
             msg.set_sender();
             // The one of this moment: a downcall that changes it looks at the message next.
             msg.set_fid(&fid());
-            if clean {
-                msg.set_no_writes();
-            }
         };
-        let after = match &writer {
-            Some(writer) if !clean => Some(writer.state().clone()),
-            _ => None,
-        };
-        if let Ok((unique, request)) = comm.submit(self.prepared, after, writer, complete) {
+        if let Ok((unique, request)) = comm.submit(self.prepared, None, writer, complete) {
             // Nobody looks at the result of a close: not the VFS, and not the C module.
             let _ = comm.wait(unique, &request, Wait::Close(&fid));
         }
@@ -1088,7 +1001,7 @@ mod tests {
 
     #[test]
     fn first_in_first_out() -> Result {
-        let comm = Comm::new(Strays::alloc()?)?;
+        let comm = Comm::new(Containers::alloc()?)?;
         assert!(!comm.has_pending());
         let (first, _) = send(&comm, Message::root()?)?;
         let (second, _) = send(&comm, Message::statfs()?)?;
@@ -1102,7 +1015,7 @@ mod tests {
 
     #[test]
     fn replies_find_their_request() -> Result {
-        let comm = Comm::new(Strays::alloc()?)?;
+        let comm = Comm::new(Containers::alloc()?)?;
         let (first, one) = send(&comm, Message::root()?)?;
         let (second, two) = send(&comm, Message::root()?)?;
         // Not read yet: nobody can answer it.
@@ -1124,7 +1037,7 @@ mod tests {
 
     #[test]
     fn long_and_short_replies() -> Result {
-        let comm = Comm::new(Strays::alloc()?)?;
+        let comm = Comm::new(Containers::alloc()?)?;
         let (unique, request) = send(&comm, Message::root()?)?;
         read(&comm)?;
         // There is room for 28 bytes; the rest is not taken.
@@ -1147,7 +1060,7 @@ mod tests {
 
     #[test]
     fn bad_container_ends_the_open() -> Result {
-        let comm = Comm::new(Strays::alloc()?)?;
+        let comm = Comm::new(Containers::alloc()?)?;
         let (unique, request) = send(&comm, Message::open_by_fd(&FID, 1)?)?;
         read(&comm)?;
         assert!(answer(&comm, unique, 0, &(-1i32).to_ne_bytes()) == Err(EBADF));
@@ -1163,7 +1076,7 @@ mod tests {
 
     #[test]
     fn given_up_before_it_was_read() -> Result {
-        let comm = Comm::new(Strays::alloc()?)?;
+        let comm = Comm::new(Containers::alloc()?)?;
         let (unique, request) = send(&comm, Message::root()?)?;
         assert!(comm.give_up(unique, &request, &Wait::Plain) == GivenUp::Unread);
         assert!(!comm.has_pending());
@@ -1172,7 +1085,7 @@ mod tests {
 
     #[test]
     fn given_up_after_it_was_read() -> Result {
-        let comm = Comm::new(Strays::alloc()?)?;
+        let comm = Comm::new(Containers::alloc()?)?;
         let (_, _) = send(&comm, Message::statfs()?)?;
         let (unique, request) = send(&comm, Message::root()?)?;
         read(&comm)?;
@@ -1190,7 +1103,7 @@ mod tests {
 
     #[test]
     fn given_up_too_late() -> Result {
-        let comm = Comm::new(Strays::alloc()?)?;
+        let comm = Comm::new(Containers::alloc()?)?;
         let (unique, request) = send(&comm, Message::root()?)?;
         read(&comm)?;
         answer(&comm, unique, 0, &[0; 16])?;
@@ -1202,7 +1115,7 @@ mod tests {
 
     #[test]
     fn put_back_is_read_again() -> Result {
-        let comm = Comm::new(Strays::alloc()?)?;
+        let comm = Comm::new(Containers::alloc()?)?;
         let (first, _) = send(&comm, Message::root()?)?;
         send(&comm, Message::statfs()?)?;
         // Too little room: it stays.
@@ -1216,7 +1129,7 @@ mod tests {
 
     #[test]
     fn put_back_with_the_new_fid() -> Result {
-        let comm = Comm::new(Strays::alloc()?)?;
+        let comm = Comm::new(Containers::alloc()?)?;
         send(&comm, Message::getattr(&FID)?)?;
         let taken = comm.take(ROOM, true)?;
         comm.replace_fid(&FID, &OTHER);
@@ -1229,7 +1142,7 @@ mod tests {
 
     #[test]
     fn hang_up_ends_everything() -> Result {
-        let comm = Comm::new(Strays::alloc()?)?;
+        let comm = Comm::new(Containers::alloc()?)?;
         let (_, read_one) = send(&comm, Message::root()?)?;
         read(&comm)?;
         let (_, pending) = send(&comm, Message::root()?)?;
@@ -1242,21 +1155,15 @@ mod tests {
 
     #[test]
     fn close_says_whether_it_was_written() -> Result {
-        let comm = Comm::new(Strays::alloc()?)?;
+        let comm = Comm::new(Containers::alloc()?)?;
         let state = WriteState::alloc()?;
         for modified in [false, true] {
-            let mut writer = Writer::new(state.clone());
+            let writer = Writer::new(state.clone());
             if modified {
                 state.modify();
             }
             let close = Close::prepare(&FID, 2, 0)?;
-            let clean = writer.close();
-            let complete = |msg: &mut Message| {
-                if clean {
-                    msg.set_no_writes();
-                }
-            };
-            let (unique, request) = comm.submit(close.prepared, None, Some(writer), complete)?;
+            let (unique, request) = comm.submit(close.prepared, None, Some(writer), |_| {})?;
             let (opcode, number, flags) = read(&comm)?;
             assert_eq!((opcode, number), (op::CLOSE, unique));
             assert_eq!(flags, if modified { 0x002 } else { 0x402 });
@@ -1271,7 +1178,7 @@ mod tests {
 
     #[test]
     fn close_given_up_is_sent_all_the_same() -> Result {
-        let comm = Comm::new(Strays::alloc()?)?;
+        let comm = Comm::new(Containers::alloc()?)?;
         let state = WriteState::alloc()?;
         let writer = Writer::new(state.clone());
         state.modify();
@@ -1298,16 +1205,13 @@ mod tests {
 
     /// Queues the close of a writer, as `Close::send` does.
     fn close(comm: &Comm, writer: Writer) -> Result<u32> {
-        let mut writer = writer;
-        let clean = writer.close();
-        let after = (!clean).then(|| writer.state().clone());
         let close = Close::prepare(&FID, 2, 0)?;
-        Ok(comm.submit(close.prepared, after, Some(writer), |_| {})?.0)
+        Ok(comm.submit(close.prepared, None, Some(writer), |_| {})?.0)
     }
 
     #[test]
     fn what_modifies_is_held_back() -> Result {
-        let comm = Comm::new(Strays::alloc()?)?;
+        let comm = Comm::new(Containers::alloc()?)?;
         let state = WriteState::alloc()?;
         let (clean, dirty) = (Writer::new(state.clone()), Writer::new(state.clone()));
         let clean = close(&comm, clean)?;
@@ -1338,7 +1242,7 @@ mod tests {
 
     #[test]
     fn doubt_waits_for_other_states() -> Result {
-        let comm = Comm::new(Strays::alloc()?)?;
+        let comm = Comm::new(Containers::alloc()?)?;
         let (one, other) = (WriteState::alloc()?, WriteState::alloc()?);
         let clean = close(&comm, Writer::new(one.clone()))?;
         let dirty = Writer::new(other.clone());
@@ -1357,7 +1261,7 @@ mod tests {
 
     #[test]
     fn unread_messages_get_the_new_fid() -> Result {
-        let comm = Comm::new(Strays::alloc()?)?;
+        let comm = Comm::new(Containers::alloc()?)?;
         send(&comm, Message::root()?)?;
         send(&comm, Message::getattr(&FID)?)?;
         send(&comm, Message::getattr(&FID)?)?;
@@ -1381,7 +1285,7 @@ mod tests {
 
     #[test]
     fn doubts_have_a_limit() -> Result {
-        let comm = Comm::new(Strays::alloc()?)?;
+        let comm = Comm::new(Containers::alloc()?)?;
         let fid = |n: usize| Fid([n as u32, 0, 0, 0]);
         comm.doubt(&FID, Doubt::Haunted);
         assert!(comm.doubt_about(&FID) == Some(Doubt::Haunted));

@@ -81,10 +81,10 @@ pub(crate) trait BackingHooks: Send + Sync + Sized + 'static {
     /// operations. Must not sleep.
     fn modified(&self);
 
-    /// The file is about to be released, but pages of it are pinned, by I/O or a device that was
-    /// given a mapping of it, or may still be mapped: the content may change at any time from now on,
-    /// and nobody will tell.
-    fn pinned(&self);
+    /// The file is about to be released, but somebody holds pages of it: I/O or a device that was
+    /// given a mapping of it; or, if `stacked`, they are another file's, and may even be mapped. The
+    /// content may change at any time from now on, and nobody will tell.
+    fn pinned(&self, stacked: bool);
 
     /// A fault for writing on a shared mapping: has to chain to the host, and may learn from what
     /// the host says. Must not sleep but in the host's handler.
@@ -453,12 +453,11 @@ impl<H: BackingHooks> State<H> {
             // Who pins a page to write to it has to make it writable first, and that is a
             // modification. On a stacked host the pages are another file's, and there may be areas
             // left that `remap_file_pages(2)` made of it without us.
-            if (*state).shared.load(Relaxed) != 0
-                && (*state).hooks.is_settled()
-                && ((*state).stacked.as_ref().is_some()
-                    || helpers::vfsh_mapping_may_be_pinned((*inode).i_mapping))
-            {
-                (*state).hooks.pinned();
+            if (*state).shared.load(Relaxed) != 0 && (*state).hooks.is_settled() {
+                let stacked = (*state).stacked.as_ref().is_some();
+                if stacked || helpers::vfsh_mapping_may_be_pinned((*inode).i_mapping) {
+                    (*state).hooks.pinned(stacked);
+                }
             }
             drop(KBox::from_raw(state));
             ret
@@ -1065,7 +1064,6 @@ impl<H: BackingHooks> BackingFile<H> {
         let kind = WriteKind {
             sync: flags & helpers::vfs_consts_VFS_IOCB_DSYNC != 0,
             direct: flags & helpers::vfs_consts_VFS_IOCB_DIRECT != 0,
-            nowait: flags & helpers::vfs_consts_VFS_IOCB_NOWAIT != 0,
             familiar: false,
         };
         H::FileSystem::write_ended(file, from_isize(ret), kind);
@@ -1203,25 +1201,45 @@ impl<H: BackingHooks> Drop for BackingFile<H> {
     }
 }
 
-/// How many others have the file that `host` is open for writing, or are about to.
-pub(crate) fn other_writers(host: &AnyFile) -> usize {
-    // SAFETY: The file is alive, and so is its inode.
-    let all = unsafe { helpers::vfsh_file_writers(host.as_ptr()) };
-    let is_one = matches!(
-        host.flags() & access::O_ACCMODE,
-        access::O_WRONLY | access::O_RDWR
-    );
-    // Negative while it is executed.
-    usize::try_from(all)
-        .unwrap_or(0)
-        .saturating_sub(is_one.into())
+/// What tells the file that `host` is from all others that are open.
+pub(crate) fn identity(host: &AnyFile) -> usize {
+    // SAFETY: The file is alive; its inode never changes.
+    unsafe { (*host.as_ptr()).f_inode }.addr()
 }
 
-/// Whether pages of the file that `host` is may be written to by somebody who has a reference to them,
-/// and no mapping any more. May sleep.
-pub(crate) fn may_be_pinned(host: &AnyFile) -> bool {
-    // SAFETY: The file is alive, and so is its mapping.
-    unsafe { helpers::vfsh_mapping_may_be_pinned((*host.as_ptr()).f_mapping) }
+/// What a file is known by for as long as it exists, open or not: of those that exist at the same time
+/// only files in different subvolumes of a btrfs may have the same, and one that comes later may have
+/// that of one that is gone. On a stacked file system it may change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileId {
+    device: u32,
+    number: u64,
+}
+
+impl FileId {
+    /// That of the file that `host` is.
+    pub(crate) fn of(host: &AnyFile) -> Self {
+        // SAFETY: The file is alive, and so are its inode and super block; these numbers do not change.
+        unsafe {
+            let inode = (*host.as_ptr()).f_inode;
+            Self {
+                device: (*(*inode).i_sb).s_dev,
+                number: (*inode).i_ino,
+            }
+        }
+    }
+
+    /// One of no file, for tests.
+    #[cfg(CONFIG_KUNIT)]
+    pub(crate) const fn numbered(number: u64) -> Self {
+        Self { device: 0, number }
+    }
+}
+
+/// Whether the file that `host` is may be served from that of another file system.
+pub(crate) fn is_stacked(host: &AnyFile) -> bool {
+    // SAFETY: The file is alive, and so are its inode and super block.
+    unsafe { (*(*(*host.as_ptr()).f_inode).i_sb).s_stack_depth > 0 }
 }
 
 /// Takes a reference to the file behind a descriptor of the current process.

@@ -312,6 +312,14 @@ macro_rules! impl_io {
 impl_io!(ReadIo<'a>);
 impl_io!(WriteIo<'a, T>, T);
 
+impl<T: FileSystem> WriteIo<'_, T> {
+    /// Whether the first of the bytes that are to be written can be read. May sleep.
+    pub(crate) fn source_is_readable(&self) -> bool {
+        // SAFETY: Valid by the type invariants.
+        unsafe { helpers::vfsh_iov_iter_is_readable(self.iter) }
+    }
+}
+
 /// What was asked of a write, beside the bytes: it tells what a failure leaves behind.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct WriteKind {
@@ -319,8 +327,6 @@ pub(crate) struct WriteKind {
     pub(crate) sync: bool,
     /// To go past the page cache.
     pub(crate) direct: bool,
-    /// Not to wait for anything.
-    pub(crate) nowait: bool,
     /// To a file system of which it is known what its errors mean.
     pub(crate) familiar: bool,
 }

@@ -110,15 +110,11 @@ static void drain_all_cpus(void)
 /*
  * Some references are gone in a moment: those of a CPU's batches, of a read or of
  * reclaim on its way, of a transfer that is about to end.  As
- * memfd_wait_for_pins(), which waits for as long: 150 ms at the most.
+ * memfd_wait_for_pins(), which waits for as long: 150 ms, and for the CPUs.
  */
-struct patience {
-	unsigned int tries;
-};
-
-static bool wait_for_folio(struct patience *patience)
+static bool wait_for_references(unsigned int try)
 {
-	switch (patience->tries++) {
+	switch (try) {
 	case 0:
 		drain_this_cpu(NULL);
 		return true;
@@ -126,7 +122,7 @@ static bool wait_for_folio(struct patience *patience)
 		drain_all_cpus();
 		return true;
 	case 2 ... 5:
-		msleep(10 << (patience->tries - 3));
+		msleep(10 << (try - 2));
 		return true;
 	default:
 		return false;
@@ -136,29 +132,36 @@ static bool wait_for_folio(struct patience *patience)
 /*
  * Whether somebody has a reference to a folio of @mapping that is neither the
  * caller's one, nor the page cache's, nor that of an area.  Most who write to user
- * memory behind its owner's back pin it, but not all: an asynchronous direct read
- * of NFS does not (iov_iter_get_pages_alloc2()).
+ * memory behind its owner's back pin it, which is a reference and more; but not
+ * all do: an asynchronous direct read of NFS does not (iov_iter_get_pages_alloc2()).
  */
 static bool folio_is_held(struct address_space *mapping, struct folio *folio)
 {
-	bool held;
+	bool held = false;
+	int references;
 
-	if (folio_maybe_dma_pinned(folio) || !folio_trylock(folio))
+	if (!folio_trylock(folio))
 		return true;
-	if (folio->mapping != mapping) {
-		/* Truncated, or moved: nobody else had a reference then, or it is of no use. */
-		held = false;
-	} else {
+	/* Truncated, or moved: nobody else had a reference then, or it is of no use. */
+	if (folio->mapping == mapping) {
 		/*
 		 * With areas that come and go, the two numbers would be of two moments.
 		 * Without any, and with the folio locked, there is no way to get one but
-		 * from the page cache.  Who has an area sees a minor fault.
+		 * from the page cache.
 		 */
-		if (folio_mapped(folio))
+		if (folio_mapped(folio)) {
+			migrate_disable();
 			unmap_mapping_pages(mapping, folio->index,
 					    folio_nr_pages(folio), false);
+			/* A locked area leaves it to this CPU to unlock the page. */
+			drain_this_cpu(NULL);
+			migrate_enable();
+		}
+		references = folio_ref_count(folio);
+		/* Some hosts take away the private data, and then the reference for it. */
+		smp_rmb();
 		held = folio_mapped(folio) ||
-		       folio_ref_count(folio) > folio_expected_ref_count(folio) + 1;
+		       references > folio_expected_ref_count(folio) + 1;
 	}
 	folio_unlock(folio);
 	return held;
@@ -176,30 +179,77 @@ static bool dax_is_busy(struct address_space *mapping)
 	return busy;
 }
 
-bool vfsh_mapping_may_be_pinned(struct address_space *mapping)
+/*
+ * A walk over the folios of a file.  Each has to be found free once: who has a
+ * reference may drop it, but there is nobody left to take a new one.
+ */
+struct held_walk {
+	pgoff_t held[64];	/* those that were not free when they were looked at */
+	unsigned int count;
+	pgoff_t next;		/* where those begin that were not looked at */
+	bool over;		/* there are none of these */
+};
+
+static void look_again(struct address_space *mapping, struct held_walk *walk)
 {
-	struct patience patience = {};
+	unsigned int i, left = 0;
+
+	for (i = 0; i < walk->count; i++) {
+		struct folio *folio = filemap_get_folio(mapping, walk->held[i]);
+
+		if (IS_ERR(folio))
+			continue;
+		if (folio_is_held(mapping, folio))
+			walk->held[left++] = walk->held[i];
+		folio_put(folio);
+	}
+	walk->count = left;
+}
+
+static void look_on(struct address_space *mapping, struct held_walk *walk)
+{
 	struct folio_batch batch;
-	pgoff_t index = 0;
-	bool held = false;
 	unsigned int i;
 
-	if (dax_mapping(mapping)) {
-		while (dax_is_busy(mapping))
-			if (!wait_for_folio(&patience))
-				return true;
-		return false;
-	}
-
 	folio_batch_init(&batch);
-	while (!held && filemap_get_folios(mapping, &index, ULONG_MAX, &batch)) {
-		for (i = 0; i < folio_batch_count(&batch) && !held; i++) {
-			while (folio_is_held(mapping, batch.folios[i]) && !held)
-				held = !wait_for_folio(&patience);
+	while (!walk->over && walk->count + FOLIO_BATCH_SIZE <= ARRAY_SIZE(walk->held)) {
+		if (!filemap_get_folios(mapping, &walk->next, ULONG_MAX, &batch)) {
+			walk->over = true;
+			break;
+		}
+		for (i = 0; i < folio_batch_count(&batch); i++) {
+			struct folio *folio = batch.folios[i];
+
+			if (folio_is_held(mapping, folio))
+				walk->held[walk->count++] = folio->index;
 		}
 		folio_batch_release(&batch);
 		cond_resched();
 	}
+}
+
+bool vfsh_mapping_may_be_pinned(struct address_space *mapping)
+{
+	struct held_walk walk = {};
+	unsigned int try = 0;
+	bool held;
+
+	if (dax_mapping(mapping)) {
+		while (dax_is_busy(mapping))
+			if (!wait_for_references(try++))
+				return true;
+		return false;
+	}
+	if (mapping_empty(mapping))
+		return false;
+	/* All at once is cheaper; those who have an area see minor faults. */
+	if (mapping_mapped(mapping))
+		unmap_mapping_pages(mapping, 0, 0, false);
+	do {
+		look_again(mapping, &walk);
+		look_on(mapping, &walk);
+		held = walk.count || !walk.over;
+	} while (held && wait_for_references(try++));
 	return held;
 }
 
@@ -488,11 +538,6 @@ void vfsh_get_file(struct file *file)
 	get_file(file);
 }
 
-int vfsh_file_writers(const struct file *file)
-{
-	return atomic_read(&file_inode(file)->i_writecount);
-}
-
 u32 vfsh_file_fsuid(const struct file *file)
 {
 	return from_kuid(&init_user_ns, file->f_cred->fsuid);
@@ -585,11 +630,18 @@ bool vfsh_module_in_use(struct module *mod)
 
 /*
  * Whoever gave back the module's last reference from within its text may be there
- * still for the few instructions until it returns; it does not sleep there.
+ * still for the few instructions until it returns.  It does not sleep there, be it
+ * in our own code or in a handler that we have called: those of the hosts' that let
+ * a file go have nothing more to do.  (Ceph's has, when a fault is to be retried.)
  */
 void vfsh_module_wait_for_text(void)
 {
 	synchronize_rcu_tasks();
+}
+
+bool vfsh_iov_iter_is_readable(const struct iov_iter *iter)
+{
+	return !fault_in_iov_iter_readable(iter, 1);
 }
 
 size_t vfsh_iov_iter_count(const struct iov_iter *iter)

@@ -135,7 +135,6 @@ bool vfsh_dir_emit(struct dir_context *ctx, const char *name, int len, u64 ino,
 		  unsigned int type);
 bool vfsh_dir_emit_dots(struct file *file, struct dir_context *ctx);
 void vfsh_get_file(struct file *file);
-int vfsh_file_writers(const struct file *file);
 u32 vfsh_file_fsuid(const struct file *file);
 void vfsh_file_set_direct(struct file *file, bool direct);
 void vfsh_init_sync_kiocb(struct kiocb *kiocb, struct file *file);
@@ -146,6 +145,7 @@ long vfsh_file_fallocate_as_opener(struct file *file,
 				   int mode, loff_t offset, loff_t len);
 int vfsh_iterate_dir_at(struct file *file, struct dir_context *ctx);
 size_t vfsh_iov_iter_count(const struct iov_iter *iter);
+bool vfsh_iov_iter_is_readable(const struct iov_iter *iter);
 
 /* mm */
 bool vfsh_vma_shared_maywrite(const struct vm_area_struct *vma);

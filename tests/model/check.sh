@@ -18,7 +18,7 @@ cd "$dir"
 models=(report "report QUITTER" "report BOTH" wrapper)
 report=(PER_OPEN AT_OPEN AT_QUEUE OVERTAKE OVERTAKEN FORGET NO_DOUBT ONE_DOUBT STICKY)
 report_QUITTER=(UNHAUNTED)
-report_BOTH=(UNHAUNTED_TRUNCATION)
+report_BOTH=(UNHAUNTED_TRUNCATION FORGETFUL)
 # The last one shows what else the seed's plan loses where it calls no NULL.
 wrapper=(RESET NULLED BY_CLOSE LATE TOUCH UNCOUNTED EARLY "RESET BY_CLOSE HOST_HAS ALONE")
 

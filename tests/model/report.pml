@@ -28,6 +28,8 @@
  *  STICKY     the flag is never cleared
  *
  *  UNHAUNTED_TRUNCATION  a truncation does not count then, without a writer
+ *  FORGETFUL  ... is forgotten with the inode, which may leave memory when there is no
+ *             writer; what is known of the open itself is not
  *
  * With QUITTER there is a program whose open is given up while the cache manager is
  * at work on it, and may be undone there much later, in the place of the one that
@@ -48,6 +50,7 @@ mtype = { OPEN, CLOSE, TRUNCATE, UNDO };
 bool modified;
 bool doubt;
 bool haunted;
+bool leaves;    /* the inode leaves memory whenever it may */
 byte writers;
 byte truncations;
 byte clean_closes;
@@ -84,9 +87,26 @@ inline stops_counting() {
 #ifndef STICKY
 		modified = modified && haunted;
 #endif
+		/* The inode leaves memory; what is in doubt is remembered elsewhere. */
+		if
+		:: leaves -> modified = doubt
+		:: else
+		fi;
 		cause = doubt || modified && haunted
 	:: else
 	fi
+}
+
+/* WriteState::is_modified_for_good(): it is remembered, as a doubt is. */
+inline remember() {
+#ifndef FORGETFUL
+	if
+	:: haunted && modified -> doubt = true; cause = true
+	:: else
+	fi
+#else
+	skip
+#endif
 }
 
 inline submit(op, p, clean) {
@@ -120,6 +140,7 @@ inline open_file(p) {
 
 /* Writer::close(), CODA_CLOSE. */
 inline close_file(p, clean) {
+	d_step { remember() };
 	d_step {
 		clean = !IS_MODIFIED(p) && !doubt;
 #ifndef FORGET
@@ -189,7 +210,8 @@ proctype truncater() {
 			:: writers > 0 || haunted ->
 #endif
 				modified = true; cause = true;
-				written[0] = true; written[1] = true
+				written[0] = true; written[1] = true;
+				remember()
 			:: else
 			fi
 		}
@@ -216,6 +238,7 @@ proctype quitter() {
 #ifndef UNHAUNTED
 		haunted = true;
 #endif
+		remember();
 		stops_counting()
 	}
 	/* Some time after that the cache manager takes it back, by a close of its own. */
@@ -273,6 +296,12 @@ end:	do
 }
 
 init {
+#if defined(QUITTER) || defined(BOTH)
+	if
+	:: leaves = true
+	:: true
+	fi;
+#endif
 	atomic {
 		run manager();
 		run manager();

@@ -46,6 +46,8 @@ pub struct Watch {
     file: BufReader<File>,
     /// The beginning of a line whose end was not there yet.
     partial: Vec<u8>,
+    /// The line that the present end was in has not been passed over yet.
+    inside: bool,
     /// All that has been seen so far.
     pub events: Vec<Event>,
 }
@@ -54,11 +56,14 @@ impl Watch {
     /// Begins at the trace's present end.
     pub fn new(path: &Path) -> Result<Self> {
         let mut file = File::open(path).with_context(|| path.display().to_string())?;
-        file.seek(SeekFrom::End(0))?;
+        // That may be inside of a line: one is written at once, but a file grows page by page.
+        let end = file.seek(SeekFrom::End(0))?;
+        file.seek(SeekFrom::Start(end.saturating_sub(1)))?;
         Ok(Watch {
             path: path.to_owned(),
             file: BufReader::new(file),
             partial: Vec::new(),
+            inside: end > 0,
             events: Vec::new(),
         })
     }
@@ -76,6 +81,11 @@ impl Watch {
         self.file.read_until(b'\n', &mut self.partial)?;
         if !self.partial.ends_with(b"\n") {
             return Ok(None);
+        }
+        if self.inside {
+            self.inside = false;
+            self.partial.clear();
+            return self.read();
         }
         let value = serde_json::from_slice(&self.partial)
             .with_context(|| format!("{}: bad line", self.path.display()))?;
