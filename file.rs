@@ -142,12 +142,13 @@ impl CodaFile {
         };
         let host = comm.open(&fid, open_flags(file_flags), after);
         let opened = done(&host);
+        let stayed_new = opened == Some(true) && was_new && is_new();
         let truncated = match opened {
             // Of a writer's alone it is known that nobody else's is cleared meanwhile.
-            Some(true) if wants_write && was_new && is_new() => Some(false),
+            Some(true) if wants_write && stayed_new => Some(false),
             other => other,
         };
-        if truncates && truncated != Some(false) {
+        if truncates && !stayed_new && opened != Some(false) {
             inode.data().flag(cnode::TRUNCATED);
         }
         if let Some(truncation) = truncation {
