@@ -4,6 +4,8 @@
 # built the programs in OUTPUT by the time this is read.
 
 TEST_GEN_PROGS := modinfo close_report syscalls psdev churn storm memory fuzz nomem
+# No test: make bench runs it.
+TEST_GEN_FILES := bench
 TEST_FILES := control-c.list control-disarmed.list
 OVERRIDE_TARGETS := 1
 

@@ -22,7 +22,7 @@ run | shell)
 fmt)
 	exec bash "$tools/check.sh" --fix
 	;;
-test | check)
+test | check | bench)
 	exec bash "$tools/$1.sh"
 	;;
 test-long)
@@ -40,6 +40,7 @@ help)
 		                    and what C's module does, compared
 		make test-long      the same with 100,000 random operations to compare, an hour of storm
 		                    on each kernel, and one with KCSAN (three hours)
+		make bench          what calls cost with C's module, with ours, and on the bare file
 		make check          formatting, lints, warnings, and the rules of the tree
 		make fmt            formats all Rust
 		make clean          removes out/

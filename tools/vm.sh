@@ -11,6 +11,7 @@
 #   --timeout S      the watchdog's limit for the whole boot (default: 900)
 #   --mem MB, --cpus N   size of the guest (default: 2048, 2)
 #   --icount         one emulated CPU, whose clock counts executed instructions
+#   --plain          the stock kernel without the checks that it has, and leaves off
 #   --fs "LIST"      container file systems beside tmpfs (default: ext4 xfs btrfs)
 #   --results DIR    what the command leaves in $CODA_RESULTS ends up there
 #   --env NAME=VALUE for the command (repeatable)
@@ -26,7 +27,7 @@
 . "$(dirname "$0")/lib.sh"
 
 payloads=() extras=() envs=() module='' kernel=stock label=vm timeout=900 mem=2048 cpus=2
-tty='' check=1 ignore='' quiet='' results='' oops='' icount='' fs_list='ext4 xfs btrfs'
+tty='' check=1 ignore='' quiet='' results='' oops='' icount='' plain='' fs_list='ext4 xfs btrfs'
 while [ $# -gt 0 ]; do
 	case $1 in
 	--payload) payloads+=("$2"); shift ;;
@@ -37,6 +38,7 @@ while [ $# -gt 0 ]; do
 	--timeout) timeout=$2; shift ;;
 	--mem) mem=$2; shift ;;
 	--cpus) cpus=$2; shift ;;
+	--plain) plain=1 ;;
 	--icount) icount=1 cpus=1 envs+=(CODA_ICOUNT=1) ;;
 	--fs) fs_list=$2; shift ;;
 	--results) results=$2; shift ;;
@@ -127,7 +129,7 @@ case $kernel in
 stock)
 	image=$CACHE/kernel/$REL/image/vmlinuz
 	# Debian builds KFENCE and slab debugging in, but leaves them off.
-	append+=" kfence.sample_interval=100 slab_debug=FZPU,coda*"
+	[ -n "$plain" ] || append+=" kfence.sample_interval=100 slab_debug=FZPU,coda*"
 	# A piece of memory that plays persistent memory, for containers on DAX.
 	append+=' memmap=128M!1G'
 	;;
