@@ -49,6 +49,8 @@ struct State {
     forgotten: u32,
     /// `VATTR`, `FLUSH`, `TRUNCATED`, `PURGE`.
     flags: u8,
+    /// How often `VATTR` or `FLUSH` was marked; the highest number means that nobody knows.
+    marked: u16,
     /// The account of modifications begins, or began, with a doubt: see [`WriteState::doubt`].
     doubtful: bool,
 }
@@ -98,7 +100,19 @@ impl Cnode {
 
     /// Marks what has to be asked for anew.
     pub(crate) fn flag(&self, flags: u8) {
-        self.state.lock().flags |= flags;
+        let mut state = self.state.lock();
+        state.flags |= flags;
+        if flags & (VATTR | FLUSH) != 0 {
+            state.marked = state.marked.saturating_add(1);
+        }
+    }
+
+    /// How often the attributes had to be asked for anew, if that can be told: what is known of them
+    /// is the same as long as this is. `None` if they have to be now.
+    pub(crate) fn times_marked(&self) -> Option<u16> {
+        let state = self.state.lock();
+        let is_current = state.flags & (VATTR | FLUSH) == 0 && state.marked != u16::MAX;
+        is_current.then_some(state.marked)
     }
 
     /// Everything is about to be asked for. Returns what was marked.

@@ -13,7 +13,10 @@
 use crate::{
     report::WriteState,
     upcall::Comm,
-    vfs::backing::{self, FileId},
+    vfs::{
+        backing::{self, FileId},
+        warn_limited,
+    },
 };
 use kernel::{
     fs::File,
@@ -31,7 +34,6 @@ use kernel::{
 pub(crate) struct Containers {
     #[pin]
     table: SpinLock<Table>,
-    /// Of containers that were released in conversations that are over.
     #[pin]
     held: Mutex<Held>,
     /// Not 0 if there is anything in `held`.
@@ -40,15 +42,21 @@ pub(crate) struct Containers {
 
 struct Table {
     open: RBTree<usize, Container>,
-    /// How many opens are on their way.
+    /// How many opens have begun.
+    begun: u64,
+    /// How many of these are on their way.
     on_their_way: usize,
-    /// The containers of strays that have ended since there was any on its way.
-    gone: [usize; GONE],
-    /// How many there are of these; more than there is room for means that it may be any.
-    gone_count: usize,
+    /// The containers of strays that have ended while opens were on their way, each with how many had
+    /// begun by then.
+    gone: [(usize, u64); GONE],
+    /// Where the next of these goes, in the place of the one that went first.
+    next_gone: usize,
+    /// How many opens had begun when the last one that was overwritten went: to those the container may
+    /// be any.
+    forgotten: u64,
 }
 
-/// How many strays that end are told from each other, as long as an open is on its way.
+/// How many strays that have ended are told from each other.
 const GONE: usize = 32;
 
 struct Container {
@@ -60,11 +68,12 @@ struct Container {
 }
 
 /// Containers of which somebody held pages when they were released: these may change yet.
-pub(crate) struct Held {
+struct Held {
     files: KVec<FileId>,
     /// There were too many: it may be any.
     all: bool,
-    /// There was one on a stacked file system, where files are not known again.
+    /// There was one on a stacked file system, where files may not be known again, in a conversation
+    /// that is over.
     stacked: bool,
 }
 
@@ -72,7 +81,7 @@ impl Held {
     const MOST: usize = 1024;
 
     /// None so far.
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         Self {
             files: KVec::new(),
             all: false,
@@ -80,13 +89,14 @@ impl Held {
         }
     }
 
-    /// Adds one.
-    pub(crate) fn add(&mut self, file: FileId, stacked: bool) {
-        self.stacked |= stacked;
-        if stacked || self.files.contains(&file) {
+    fn add(&mut self, file: FileId) {
+        if self.all || self.files.contains(&file) {
             return;
         }
-        self.all |= self.files.len() >= Self::MOST || self.files.push(file, GFP_KERNEL).is_err();
+        if self.files.len() >= Self::MOST || self.files.push(file, GFP_KERNEL).is_err() {
+            warn_limited!("too many containers have pages that are held: all count as modified\n");
+            self.all = true;
+        }
     }
 
     fn has(&self, file: &FileId, stacked: bool) -> bool {
@@ -98,6 +108,8 @@ impl Held {
 pub(crate) struct OnItsWay<'a> {
     containers: &'a Containers,
     place: Option<Place>,
+    /// How many had begun by then, with it.
+    number: u64,
 }
 
 type Place = RBTreeNodeReservation<usize, Container>;
@@ -108,12 +120,19 @@ pub(crate) struct Entered {
     id: usize,
     /// The same for as long as the file exists.
     file: FileId,
+    stacked: bool,
 }
 
 impl Entered {
-    /// Which file the container is.
-    pub(crate) fn file(&self) -> FileId {
-        self.file
+    /// Somebody holds pages of the container, which is about to be released. `stacked` says whether
+    /// they are another file's. May sleep.
+    pub(crate) fn held(&self, stacked: bool) {
+        let containers = self.comm.containers();
+        containers.held.lock().add(self.file);
+        containers.any_held.store(1, Relaxed);
+        if stacked || self.stacked {
+            self.comm.held_on_stack();
+        }
     }
 }
 
@@ -124,9 +143,11 @@ impl Containers {
             pin_init!(Self {
                 table <- new_spinlock!(Table {
                     open: RBTree::new(),
+                    begun: 0,
                     on_their_way: 0,
-                    gone: [0; GONE],
-                    gone_count: 0,
+                    gone: [(0, 0); GONE],
+                    next_gone: 0,
+                    forgotten: 0,
                 }, "Containers::table"),
                 held <- new_mutex!(Held::new(), "Containers::held"),
                 any_held: Atomic::new(0),
@@ -140,24 +161,20 @@ impl Containers {
     pub(crate) fn before_open(&self) -> Result<OnItsWay<'_>> {
         let place = Some(Place::new(GFP_KERNEL)?);
         // With the lock: who ends after this sees that his conversation has ended, if it had.
-        self.table.lock().on_their_way += 1;
+        let mut table = self.table.lock();
+        table.begun += 1;
+        table.on_their_way += 1;
         Ok(OnItsWay {
             containers: self,
             place,
+            number: table.begun,
         })
     }
 
-    /// A conversation is over: `held` is what it leaves behind.
-    pub(crate) fn leave_held(&self, held: &Held) {
-        if held.files.is_empty() && !held.all && !held.stacked {
-            return;
-        }
-        let mut known = self.held.lock();
-        for file in &held.files {
-            known.add(*file, false);
-        }
-        known.all |= held.all;
-        known.stacked |= held.stacked;
+    /// A conversation is over, in which somebody held pages of a container on a stacked file system
+    /// when it was released.
+    pub(crate) fn leave_held_on_stack(&self) {
+        self.held.lock().stacked = true;
         self.any_held.store(1, Relaxed);
     }
 
@@ -176,35 +193,30 @@ impl OnItsWay<'_> {
         host: &File,
         state: &Arc<WriteState>,
     ) -> (Entered, bool) {
-        let file = FileId::of(host);
-        let held = self
-            .containers
-            .may_be_held(&file, backing::is_stacked(host));
-        let (entered, shared) = self.add(comm, (backing::identity(host), file), state);
+        let (file, stacked) = (FileId::of(host), backing::is_stacked(host));
+        let held = self.containers.may_be_held(&file, stacked);
+        let entered = Entered {
+            comm: comm.clone(),
+            id: backing::identity(host),
+            file,
+            stacked,
+        };
+        let shared = self.add(&entered, state);
         (entered, shared || held)
     }
 
-    fn add(
-        mut self,
-        comm: &Arc<Comm>,
-        (id, file): (usize, FileId),
-        state: &Arc<WriteState>,
-    ) -> (Entered, bool) {
-        let entered = Entered {
-            comm: comm.clone(),
-            id,
-            file,
-        };
+    /// Returns whether there is, or may have been, another state.
+    fn add(mut self, entered: &Entered, state: &Arc<WriteState>) -> bool {
+        let id = entered.id;
         let mut table = self.containers.table.lock();
-        let gone = table.has_gone(id);
+        let gone = table.has_gone(id, self.number);
         if let Some(known) = table.open.get_mut(&id) {
             known.opens += 1;
             if !known.shared && !Arc::ptr_eq(&known.state, state) {
                 known.shared = true;
                 known.state.doubt();
             }
-            let shared = known.shared;
-            return (entered, gone || shared);
+            return known.shared || gone;
         }
         if let Some(place) = self.place.take() {
             let first = Container {
@@ -214,36 +226,36 @@ impl OnItsWay<'_> {
             };
             table.open.insert(place.into_node(id, first));
         }
-        (entered, gone)
+        gone
     }
 }
 
 impl Drop for OnItsWay<'_> {
     fn drop(&mut self) {
-        let mut table = self.containers.table.lock();
-        table.on_their_way -= 1;
-        if table.on_their_way == 0 {
-            table.gone_count = 0;
-        }
+        self.containers.table.lock().on_their_way -= 1;
     }
 }
 
 impl Table {
-    fn has_gone(&self, id: usize) -> bool {
-        match self.gone.get(..self.gone_count) {
-            Some(gone) => gone.contains(&id),
-            None => true,
-        }
+    /// Whether a stray that had this container open may have gone since the open of that number began.
+    fn has_gone(&self, id: usize, number: u64) -> bool {
+        self.forgotten >= number
+            || self
+                .gone
+                .iter()
+                .any(|gone| gone.0 == id && gone.1 >= number)
     }
 
     fn goes(&mut self, id: usize) {
-        if self.on_their_way == 0 || self.has_gone(id) {
+        if self.on_their_way == 0 {
             return;
         }
-        if let Some(slot) = self.gone.get_mut(self.gone_count) {
-            *slot = id;
+        let begun = self.begun;
+        if let Some(slot) = self.gone.get_mut(self.next_gone) {
+            self.forgotten = slot.1;
+            *slot = (id, begun);
         }
-        self.gone_count += 1;
+        self.next_gone = (self.next_gone + 1) % GONE;
     }
 }
 
@@ -272,11 +284,24 @@ impl Drop for Entered {
 mod tests {
     use super::*;
 
-    const SOME: FileId = FileId::numbered(1);
-
     fn enter(comm: &Arc<Comm>, id: usize, state: &Arc<WriteState>) -> Result<(Entered, bool)> {
-        let open = comm.containers().before_open()?;
-        Ok(open.add(comm, (id, SOME), state))
+        Ok(add(comm.containers().before_open()?, comm, id, state))
+    }
+
+    fn add(
+        open: OnItsWay<'_>,
+        comm: &Arc<Comm>,
+        id: usize,
+        state: &Arc<WriteState>,
+    ) -> (Entered, bool) {
+        let entered = Entered {
+            comm: comm.clone(),
+            id,
+            file: FileId::numbered(id as u64),
+            stacked: false,
+        };
+        let shared = open.add(&entered, state);
+        (entered, shared)
     }
 
     #[test]
@@ -324,9 +349,12 @@ mod tests {
         drop(one);
         old.hang_up();
         drop(other);
+        // It began later.
+        let late = new.containers().before_open()?;
         for ((id, doubtful), open) in [(1, false), (2, true), (3, false)].into_iter().zip(opens) {
-            assert_eq!(open?.add(&new, (id, SOME), &state).1, doubtful);
+            assert_eq!(add(open?, &new, id, &state).1, doubtful);
         }
+        assert!(!add(late, &new, 2, &state).1);
         // None is on its way any more.
         assert!(!enter(&new, 2, &state)?.1);
         new.hang_up();
@@ -345,25 +373,31 @@ mod tests {
         old.hang_up();
         let open = new.containers().before_open()?;
         drop(strays);
-        assert!(open.add(&new, (GONE + 1, SOME), &state).1);
-        assert!(!enter(&new, 1, &state)?.1);
+        let late = new.containers().before_open()?;
+        assert!(add(open, &new, GONE + 1, &state).1);
+        assert!(!add(late, &new, GONE + 1, &state).1);
         new.hang_up();
         Ok(())
     }
 
     #[test]
-    fn held_pages_are_left_behind() -> Result {
-        let containers = Containers::alloc()?;
-        let comm = Comm::new(containers.clone())?;
-        comm.held(SOME, false);
-        assert!(!containers.may_be_held(&SOME, false));
+    fn held_pages_are_remembered() -> Result {
+        let comm = Comm::new(Containers::alloc()?)?;
+        let containers = comm.containers();
+        let state = WriteState::alloc()?;
+        let (one, _) = enter(&comm, 1, &state)?;
+        let [first, second] = [1, 2].map(FileId::numbered);
+        assert!(!containers.may_be_held(&first, false));
+        one.held(false);
+        assert!(containers.may_be_held(&first, false));
+        assert!(!containers.may_be_held(&second, false) && !containers.may_be_held(&second, true));
+        // On a stacked file system it is known as long as the mount lives.
+        one.held(true);
+        assert!(!containers.may_be_held(&second, false) && !containers.may_be_held(&second, true));
+        drop(one);
         comm.hang_up();
-        assert!(containers.may_be_held(&SOME, false));
-        // Released when the conversation was over.
-        assert!(!containers.may_be_held(&FileId::numbered(2), true));
-        comm.held(SOME, true);
-        assert!(containers.may_be_held(&FileId::numbered(2), true));
-        assert!(!containers.may_be_held(&FileId::numbered(2), false));
+        assert!(!containers.may_be_held(&second, false) && containers.may_be_held(&second, true));
+        assert!(containers.may_be_held(&first, false));
         Ok(())
     }
 }

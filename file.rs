@@ -22,7 +22,7 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{Atomic, Relaxed},
-        Arc, SetOnce,
+        Arc,
     },
 };
 
@@ -46,8 +46,8 @@ pub(crate) struct OpenState {
     writer: Option<Writer>,
     /// The state that modifications are noted in, if the file is open for writing.
     write: Option<Arc<WriteState>>,
-    /// If it is: its entry among all containers, dropped after the close.
-    entered: SetOnce<Entered>,
+    /// If it is: its entry among all containers, dropped after the close is sent.
+    entered: Option<Entered>,
 }
 
 impl OpenState {
@@ -66,8 +66,8 @@ impl OpenState {
     /// `stacked` says whether that is by the pages of a container on a stacked file system.
     pub(crate) fn doubt(&self, stacked: bool) {
         cnode::doubt(&self.inode);
-        if let Some(entered) = self.entered.as_ref() {
-            self.comm.held(entered.file(), stacked);
+        if let Some(entered) = &self.entered {
+            entered.held(stacked);
         }
     }
 }
@@ -128,9 +128,10 @@ impl CodaFile {
         // that this open has made has nothing to lose; but the name may have been there after all,
         // or somebody may have written since: that is known in the end.
         let truncates = file_flags & flags::O_TRUNC != 0;
-        let is_new =
-            || file.created() && inode.size() == 0 && inode.data().flags() & cnode::VATTR == 0;
-        let was_new = is_new();
+        let known = || (inode.data().times_marked(), comm.epoch());
+        let is_empty = |known: (Option<u16>, i32)| known.0.is_some() && inode.size() == 0;
+        let before = known();
+        let was_new = file.created() && is_empty(before);
         let truncation = match truncates {
             true => cnode::truncate(inode)?,
             false => None,
@@ -142,7 +143,8 @@ impl CodaFile {
         };
         let host = comm.open(&fid, open_flags(file_flags), after);
         let opened = done(&host);
-        let stayed_new = opened == Some(true) && was_new && is_new();
+        let now = known();
+        let stayed_new = opened == Some(true) && was_new && is_empty(now) && now == before;
         let truncated = match opened {
             // Of a writer's alone it is known that nobody else's is cleared meanwhile.
             Some(true) if wants_write && stayed_new => Some(false),
@@ -167,6 +169,16 @@ impl CodaFile {
             }
         }
         let host = host?;
+        let entered = match (&write, on_its_way) {
+            (Some(write), Some(on_its_way)) => {
+                let (entered, doubtful) = on_its_way.enter(comm, &host, write);
+                if doubtful {
+                    cnode::doubt(inode);
+                }
+                Some(entered)
+            }
+            _ => None,
+        };
         // From here on, whatever fails, the cache manager gets a close.
         let state = OpenState {
             inode: file.pin_inode(),
@@ -174,19 +186,10 @@ impl CodaFile {
             close: Some(close),
             writer,
             write,
-            entered: SetOnce::new(),
+            entered,
         };
-        let container = BackingFile::open(file, &host, state)?;
-        let hooks = container.hooks();
-        if let (Some(on_its_way), Some(write)) = (on_its_way, &hooks.write) {
-            let (entered, doubtful) = on_its_way.enter(comm, &host, write);
-            hooks.entered.populate(entered);
-            if doubtful {
-                cnode::doubt(inode);
-            }
-        }
         Ok(Self {
-            container,
+            container: BackingFile::open(file, &host, state)?,
             intents: Atomic::new(1),
         })
     }

@@ -29,13 +29,12 @@
 //! after it is read before it.
 
 use crate::{
-    containers::{Containers, Held},
+    containers::Containers,
     inode::Coda,
     report::{WriteState, Writer},
     sysctl::{hard, timeout},
     vfs::{
-        self,
-        backing::{self, FileId},
+        self, backing,
         fs::Refusal,
         sb::MountLink,
         wait::{signal_pending, Event, SignalsBlocked, Wake},
@@ -298,8 +297,8 @@ impl Count {
 struct CommState {
     /// The device is closed: nobody will read or answer anything.
     dead: bool,
-    /// The containers of which somebody held pages when they were released.
-    held_pages: Held,
+    /// There were pages that somebody held, of a container on a stacked file system.
+    held_on_stack: bool,
     /// There is a mount.
     mounted: bool,
     /// The number of the last upcall.
@@ -462,7 +461,7 @@ impl Comm {
                 }, "Comm::doubts"),
                 state <- new_mutex!(CommState {
                     dead: false,
-                    held_pages: Held::new(),
+                    held_on_stack: false,
                     mounted: false,
                     unique: 0,
                     signals: KVec::new(),
@@ -541,12 +540,12 @@ impl Comm {
         &self.containers
     }
 
-    /// Somebody held pages of the container `file` when it was released.
-    pub(crate) fn held(&self, file: FileId, stacked: bool) {
+    /// Somebody held pages of a container on a stacked file system when it was released.
+    pub(crate) fn held_on_stack(&self) {
         let mut state = self.state.lock();
-        state.held_pages.add(file, stacked);
+        state.held_on_stack = true;
         if state.dead {
-            self.containers.leave_held(&state.held_pages);
+            self.containers.leave_held_on_stack();
         }
     }
 
@@ -900,7 +899,9 @@ impl Comm {
             let mut state = self.state.lock();
             state.dead = true;
             self.over.store(1, Relaxed);
-            self.containers.leave_held(&state.held_pages);
+            if state.held_on_stack {
+                self.containers.leave_held_on_stack();
+            }
             state.signals.clear();
             (
                 core::mem::replace(&mut state.pending, RBTree::new()),
