@@ -13,7 +13,7 @@ use crate::{
         errno::EOPNOTSUPP,
         file::{access, IoEnd, Opening, PinnedInode, ReadIo, SpliceRead, WriteIo, WriteKind},
         inode::mode,
-        BackingFile, File, INode,
+        BackingFile, BackingHooks, File, INode,
     },
     wire::{cflags, Intent, Message},
 };
@@ -286,9 +286,10 @@ pub(crate) fn write<'a>(file: &File<Coda>, io: WriteIo<'a, Coda>) -> IoEnd<'a> {
     if comm(file.inode()).is_over() {
         return io.refuse(ENXIO);
     }
-    // The host's word for it would leave open whether it wrote anything: see
-    // `failed_write_modifies`.
-    if io.count() > 0 && !io.source_is_readable() {
+    // The host's word for it would leave open whether it wrote anything, where that is not known
+    // anyway: see `failed_write_modifies`.
+    let is_known = this.container.hooks().is_settled();
+    if !is_known && io.count() > 0 && !io.source_is_readable() {
         return io.refuse(EFAULT);
     }
     let range = (io.count(), io.position());
@@ -329,13 +330,16 @@ fn modified(this: &CodaFile, file: &File<Coda>) {
 /// A write ended: takes note of it.
 pub(crate) fn write_ended(file: &File<Coda>, result: Result<usize>, mut kind: WriteKind) {
     let Some(this) = file.handle() else { return };
-    kind.familiar = this.container.is_familiar();
-    kind.sync |= this.container.is_sync();
-    kind.direct |= this.container.was_direct();
-    if match result {
+    let modifies = match result {
         Ok(count) => count > 0,
-        Err(err) => failed_write_modifies(err, kind),
-    } {
+        Err(err) => {
+            kind.familiar = this.container.is_familiar();
+            kind.sync |= this.container.is_sync();
+            kind.direct |= this.container.was_direct();
+            failed_write_modifies(err, kind)
+        }
+    };
+    if modifies {
         modified(this, file);
     }
 }

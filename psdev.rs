@@ -105,8 +105,13 @@ impl CharDevice for Psdev {
             return Err(EINVAL);
         }
         let mut buf: KVVec<u8> = KVVec::new();
-        buf.resize(sent.min(wire::OUT_LONGEST), 0, GFP_KERNEL)?;
-        from.read_slice(&mut buf)?;
+        if sent <= wire::OUT_LONGEST {
+            // Not zeroed first: that takes as long as all the rest.
+            from.read_all(&mut buf, GFP_KERNEL)?;
+        } else {
+            buf.resize(wire::OUT_LONGEST, 0, GFP_KERNEL)?;
+            from.read_slice(&mut buf)?;
+        }
         let header = Decoder::new(&buf).header()?;
         if wire::is_downcall(header.opcode) {
             downcall::handle(&comm, header.opcode, &buf)?;

@@ -190,8 +190,11 @@ impl Encoder {
 
     /// Zeroes up to the length `len`.
     fn fill(&mut self, len: usize) -> Result {
-        if len > self.buf.len() {
-            self.buf.resize(len, 0, GFP_KERNEL)?;
+        // `resize` goes byte by byte.
+        static ZEROES: [u8; 64] = [0; 64];
+        while let Some(missing) = len.checked_sub(self.buf.len()).filter(|n| *n > 0) {
+            let zeroes = ZEROES.get(..missing).unwrap_or(&ZEROES);
+            self.bytes(zeroes)?;
         }
         Ok(())
     }

@@ -540,7 +540,8 @@ void vfsh_get_file(struct file *file)
 
 u32 vfsh_file_fsuid(const struct file *file)
 {
-	return from_kuid(&init_user_ns, file->f_cred->fsuid);
+	/* what from_kuid() makes of it in the initial user namespace */
+	return __kuid_val(file->f_cred->fsuid);
 }
 
 void vfsh_file_set_direct(struct file *file, bool direct)
@@ -797,7 +798,7 @@ unsigned int vfsh_inode_minor(const struct inode *inode)
 
 u32 vfsh_current_fsuid(void)
 {
-	return from_kuid(&init_user_ns, current_fsuid());
+	return __kuid_val(current_fsuid());
 }
 
 bool vfsh_current_in_init_pid_ns(void)
