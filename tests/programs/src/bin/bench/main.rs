@@ -453,7 +453,7 @@ impl Mounted {
 /// What has been measured so far.
 #[derive(Default)]
 struct Cases {
-    number: u32,
+    lines: Vec<String>,
     failed: u32,
 }
 
@@ -472,8 +472,21 @@ impl Cases {
                 "not ok"
             }
         };
-        self.number += 1;
-        println!("{good} {} {name}.{}", self.number, place.name);
+        let number = self.lines.len() + 1;
+        self.lines
+            .push(format!("{good} {number} {name}.{}", place.name));
+    }
+
+    /// Says so, once it is known how many there are.
+    fn end(self) -> Result<()> {
+        println!("KTAP version 1\n1..{}", self.lines.len());
+        for line in self.lines {
+            println!("{line}");
+        }
+        match self.failed {
+            0 => Ok(()),
+            n => bail!("{n} operations failed"),
+        }
     }
 }
 
@@ -566,7 +579,6 @@ fn measure(args: &Args) -> Result<()> {
     let wanted =
         |name: &str| args.only.is_empty() || args.only.iter().any(|only| name.contains(only));
     let mut cases = Cases::default();
-    println!("KTAP version 1");
     if args.scale {
         for (name, what) in PARALLEL.iter().filter(|(name, _)| wanted(name)) {
             for place in places.iter().filter(|place| !place.opaque) {
@@ -589,11 +601,7 @@ fn measure(args: &Args) -> Result<()> {
     drop(fuse);
     mounted.end()?;
     fs::remove_dir_all(&root)?;
-    println!("1..{}", cases.number);
-    match cases.failed {
-        0 => Ok(()),
-        n => bail!("{n} operations failed"),
-    }
+    cases.end()
 }
 
 fn main() -> ExitCode {
