@@ -276,6 +276,14 @@ pub(crate) fn remember(inode: &INode<Coda>, doubt: Doubt) {
     }
 }
 
+/// If `inode`, whose account is `state`, was modified for good, that is remembered: the inode may leave
+/// memory.
+pub(crate) fn remember_modified(inode: &INode<Coda>, state: &WriteState) {
+    if state.is_modified_for_good() {
+        remember(inode, Doubt::Doubtful);
+    }
+}
+
 /// A truncation on its way, of a file that account is kept of.
 #[must_use]
 pub(crate) struct Truncation<'a> {
@@ -295,10 +303,7 @@ impl Truncation<'_> {
             doubt(self.inode);
         }
         let state = self.noted.over(truncated);
-        if state.is_modified_for_good() {
-            // The inode may leave memory.
-            remember(self.inode, Doubt::Doubtful);
-        }
+        remember_modified(self.inode, &state);
     }
 }
 
@@ -350,9 +355,7 @@ pub(crate) fn check_state(inode: &INode<Coda>) {
     let known = comm.doubt_about(&fid);
     if known == Some(Doubt::Haunted) {
         state.haunt();
-        if state.is_modified_for_good() {
-            remember(inode, Doubt::Doubtful);
-        }
+        remember_modified(inode, state);
     }
     if known == Some(Doubt::Doubtful) || other.is_some_and(|other| !Arc::ptr_eq(&other, state)) {
         doubt(inode);

@@ -120,17 +120,17 @@ pub(crate) struct Entered {
     id: usize,
     /// The same for as long as the file exists.
     file: FileId,
+    /// On a stacked file system it may be another one then.
     stacked: bool,
 }
 
 impl Entered {
-    /// Somebody holds pages of the container, which is about to be released. `stacked` says whether
-    /// they are another file's. May sleep.
-    pub(crate) fn held(&self, stacked: bool) {
+    /// Somebody holds pages of the container, which is about to be released. May sleep.
+    pub(crate) fn held(&self) {
         let containers = self.comm.containers();
         containers.held.lock().add(self.file);
         containers.any_held.store(1, Relaxed);
-        if stacked || self.stacked {
+        if self.stacked {
             self.comm.held_on_stack();
         }
     }
@@ -385,14 +385,15 @@ mod tests {
         let comm = Comm::new(Containers::alloc()?)?;
         let containers = comm.containers();
         let state = WriteState::alloc()?;
-        let (one, _) = enter(&comm, 1, &state)?;
+        let (mut one, _) = enter(&comm, 1, &state)?;
         let [first, second] = [1, 2].map(FileId::numbered);
         assert!(!containers.may_be_held(&first, false));
-        one.held(false);
+        one.held();
         assert!(containers.may_be_held(&first, false));
         assert!(!containers.may_be_held(&second, false) && !containers.may_be_held(&second, true));
         // On a stacked file system it is known as long as the mount lives.
-        one.held(true);
+        one.stacked = true;
+        one.held();
         assert!(!containers.may_be_held(&second, false) && !containers.may_be_held(&second, true));
         drop(one);
         comm.hang_up();

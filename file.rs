@@ -63,23 +63,18 @@ impl OpenState {
     }
 
     /// The content may change at any time from now on, closed or not.
-    /// `stacked` says whether that is by the pages of a container on a stacked file system.
-    pub(crate) fn doubt(&self, stacked: bool) {
+    pub(crate) fn doubt(&self) {
         cnode::doubt(&self.inode);
         if let Some(entered) = &self.entered {
-            entered.held(stacked);
+            entered.held();
         }
     }
 }
 
 impl Drop for OpenState {
     fn drop(&mut self) {
-        if self
-            .write_state()
-            .is_some_and(WriteState::is_modified_for_good)
-        {
-            // The inode may leave memory.
-            cnode::remember(&self.inode, Doubt::Doubtful);
+        if let Some(state) = self.write_state() {
+            cnode::remember_modified(&self.inode, state);
         }
         if let Some(close) = self.close.take() {
             close.send(&self.comm, || self.inode.data().fid(), self.writer.take());
@@ -160,11 +155,8 @@ impl CodaFile {
             if let Some(writer) = writer.take() {
                 cnode::remember(inode, Doubt::Haunted);
                 writer.abandon();
-                if write
-                    .as_ref()
-                    .is_some_and(|state| state.is_modified_for_good())
-                {
-                    cnode::remember(inode, Doubt::Doubtful);
+                if let Some(state) = &write {
+                    cnode::remember_modified(inode, state);
                 }
             }
         }

@@ -35,8 +35,8 @@ impl BackingHooks for OpenState {
         }
     }
 
-    fn pinned(&self, stacked: bool) {
-        self.doubt(stacked);
+    fn pinned(&self) {
+        self.doubt();
     }
 
     fn page_mkwrite<'a>(fault: HostFault<'a, Self>) -> FaultCode<'a> {

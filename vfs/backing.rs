@@ -82,9 +82,9 @@ pub(crate) trait BackingHooks: Send + Sync + Sized + 'static {
     fn modified(&self);
 
     /// The file is about to be released, but somebody holds pages of it: I/O or a device that was
-    /// given a mapping of it; or, if `stacked`, they are another file's, and may even be mapped. The
-    /// content may change at any time from now on, and nobody will tell.
-    fn pinned(&self, stacked: bool);
+    /// given a mapping of it; or, on a stacked host, they are another file's, and may even be mapped.
+    /// The content may change at any time from now on, and nobody will tell.
+    fn pinned(&self);
 
     /// A fault for writing on a shared mapping: has to chain to the host, and may learn from what
     /// the host says. Must not sleep but in the host's handler.
@@ -453,11 +453,12 @@ impl<H: BackingHooks> State<H> {
             // Who pins a page to write to it has to make it writable first, and that is a
             // modification. On a stacked host the pages are another file's, and there may be areas
             // left that `remap_file_pages(2)` made of it without us.
-            if (*state).shared.load(Relaxed) != 0 && (*state).hooks.is_settled() {
-                let stacked = (*state).stacked.as_ref().is_some();
-                if stacked || helpers::vfsh_mapping_may_be_pinned((*inode).i_mapping) {
-                    (*state).hooks.pinned(stacked);
-                }
+            if (*state).shared.load(Relaxed) != 0
+                && (*state).hooks.is_settled()
+                && ((*state).stacked.as_ref().is_some()
+                    || helpers::vfsh_mapping_may_be_pinned((*inode).i_mapping))
+            {
+                (*state).hooks.pinned();
             }
             drop(KBox::from_raw(state));
             ret
