@@ -274,3 +274,17 @@ pub fn fd_from(ret: i64) -> Result<OwnedFd, Errno> {
     // SAFETY: the kernel has just made this descriptor for us.
     check(ret).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
+
+/// getdents64(2): how many bytes of records were read, 0 at the end.
+pub fn getdents(dir: &impl AsRawFd, buffer: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: the kernel writes to a buffer of that size.
+    let n = unsafe {
+        libc::syscall(
+            libc::SYS_getdents64,
+            dir.as_raw_fd(),
+            buffer.as_mut_ptr(),
+            buffer.len(),
+        )
+    };
+    check(n).map(|n| n as usize)
+}

@@ -402,6 +402,17 @@ messages! {
     }
 }
 
+impl OutHdr {
+    /// That of the answer to a request.
+    pub fn answer(to: &InHdr, result: u32) -> Self {
+        OutHdr {
+            opcode: to.opcode,
+            unique: to.unique,
+            result,
+        }
+    }
+}
+
 /// Values of [`AccessIntentIn::kind`].
 pub mod intent {
     /// A range will be read.

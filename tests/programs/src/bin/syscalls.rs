@@ -1312,17 +1312,9 @@ fn getdents(fd: &OwnedFd, size: usize) -> Result<Vec<Entry>, Errno> {
 
 fn getdents_once(fd: &OwnedFd, size: usize) -> Result<Vec<Entry>, Errno> {
     let mut buf = vec![0u8; size];
-    // SAFETY: the kernel writes at most the buffer's size.
-    let n = sys::check(unsafe {
-        libc::syscall(
-            libc::SYS_getdents64,
-            fd.as_raw_fd(),
-            buf.as_mut_ptr(),
-            buf.len(),
-        )
-    })?;
+    let n = sys::getdents(fd, &mut buf)?;
     let mut entries = Vec::new();
-    let mut rest = &buf[..n as usize];
+    let mut rest = &buf[..n];
     while !rest.is_empty() {
         let number = |at: usize| u64::from_ne_bytes(rest[at..at + 8].try_into().expect("eight"));
         let len = usize::from(u16::from_ne_bytes([rest[16], rest[17]]));

@@ -198,11 +198,7 @@ impl Manager {
             Ok(bytes) => (0, bytes),
             Err(e) => (e as u32, OutHdr::default().as_bytes().to_vec()),
         };
-        let head = OutHdr {
-            opcode: request.head.opcode,
-            unique: request.head.unique,
-            result,
-        };
+        let head = OutHdr::answer(&request.head, result);
         bytes[..size_of::<OutHdr>()].copy_from_slice(head.as_bytes());
         Some(bytes)
     }

@@ -355,11 +355,7 @@ impl Manager {
             Ok(bytes) => (0, bytes),
             Err(e) => (e as u32, OutHdr::default().as_bytes().to_vec()),
         };
-        let head = OutHdr {
-            opcode: request.head.opcode,
-            unique: request.head.unique,
-            result,
-        };
+        let head = OutHdr::answer(&request.head, result);
         put(&mut bytes, 0, head.as_bytes());
         Message {
             bytes,

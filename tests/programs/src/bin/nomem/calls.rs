@@ -445,24 +445,12 @@ fn list(t: &Attempt<'_>) -> Result<()> {
     let open = || sys::open(&t.here, OFlag::O_RDONLY | OFlag::O_DIRECTORY);
     let mut dir = open()?;
     let mut buffer = [0u8; 1024];
-    let read = |dir: &OwnedFd, buffer: &mut [u8; 1024]| {
-        // SAFETY: the kernel writes to a buffer of that size.
-        let n = unsafe {
-            libc::syscall(
-                libc::SYS_getdents64,
-                dir.as_raw_fd(),
-                buffer.as_mut_ptr(),
-                buffer.len(),
-            )
-        };
-        sys::check(n).map(|n| n as usize)
-    };
     let mut seen = Vec::new();
     let mut armed = true;
     loop {
         let got = match armed {
-            true => t.armed(|| read(&dir, &mut buffer))?,
-            false => read(&dir, &mut buffer),
+            true => t.armed(|| sys::getdents(&dir, &mut buffer))?,
+            false => sys::getdents(&dir, &mut buffer),
         };
         let len = match got {
             Ok(len) => len,

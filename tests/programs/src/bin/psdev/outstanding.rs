@@ -77,7 +77,7 @@ impl Manager {
         loop {
             let head = self.next()?;
             let op = Opcode(head.opcode);
-            let oh = answer(&head, 0);
+            let oh = OutHdr::answer(&head, 0);
             let fid = Fid([1, 2, 3, 4]);
             match op {
                 Opcode::ROOT => self.reply(&RootOut { oh, fid })?,
@@ -97,7 +97,7 @@ impl Manager {
                     self.reply(&GetattrOut { oh, _pad: 0, attr })?;
                 }
                 Opcode::ACCESS => self.reply(&oh)?,
-                Opcode::LOOKUP => self.reply(&answer(&head, Errno::ENOENT as u32))?,
+                Opcode::LOOKUP => self.reply(&OutHdr::answer(&head, Errno::ENOENT as u32))?,
                 other => bail!("{other} is not what was asked for"),
             }
             if op == last {
@@ -143,7 +143,7 @@ impl Manager {
     fn answer_all(&self, heads: &[InHdr]) -> Result<Duration> {
         let mut least = Duration::MAX;
         for head in heads.iter().rev() {
-            let reply = answer(head, Errno::ENOENT as u32);
+            let reply = OutHdr::answer(head, Errno::ENOENT as u32);
             let began = Instant::now();
             let sent = nix::unistd::write(&self.fd, reply.as_bytes());
             least = least.min(began.elapsed());
@@ -207,14 +207,6 @@ fn wait_asking(kid: &Child) -> Result<()> {
         }
         Ok((asking == THREADS).then_some(()))
     })
-}
-
-fn answer(to: &InHdr, result: u32) -> OutHdr {
-    OutHdr {
-        opcode: to.opcode,
-        unique: to.unique,
-        result,
-    }
 }
 
 /// The cases.
@@ -299,7 +291,7 @@ pub fn cases() -> Vec<Case> {
                         let head = manager.next()?;
                         ensure_eq!(head.opcode, Opcode::LOOKUP.0);
                         if n % 2 == 0 {
-                            manager.reply(&answer(&head, Errno::ENOENT as u32))?;
+                            manager.reply(&OutHdr::answer(&head, Errno::ENOENT as u32))?;
                         } else {
                             asked.insert(head.unique);
                         }
