@@ -69,12 +69,18 @@ impl Op {
     fn case(&'static self) -> Case {
         Case::new(self.name, self.what, move |ctx| {
             let injector = Injector::new()?;
-            let tally = Tally::of(|n| {
-                let attempt = Attempt::new(self, ctx, &injector, n)?;
-                (self.body)(&attempt)?;
-                let (delivered, felt) = (attempt.delivered.get(), attempt.felt.get());
-                Ok((delivered.context("the case does nothing")?, felt))
-            })?;
+            let mut tally = Tally::default();
+            for round in 0..ROUNDS {
+                tally += Tally::of(|n| {
+                    let attempt = Attempt::new(self, ctx, &injector, round, n)?;
+                    (self.body)(&attempt)?;
+                    let (delivered, felt) = (attempt.delivered.get(), attempt.felt.get());
+                    Ok((delivered.context("the case does nothing")?, felt))
+                })?;
+                if tally.felt > 0 || self.copes.is_some() {
+                    break;
+                }
+            }
             tally.conclude(self.name, self.copes)
         })
         .seconds(100)
@@ -87,6 +93,8 @@ struct Attempt<'a> {
     ctx: &'a Ctx<'a>,
     injector: &'a Injector,
     n: u32,
+    /// The directory's name.
+    dir: String,
     /// The directory, through Coda.
     here: PathBuf,
     /// The same behind the mount.
@@ -97,6 +105,10 @@ struct Attempt<'a> {
 }
 
 const OLD: &[u8] = b"twelve bytes";
+
+/// Where the one allocation that a call cannot do without stands among the
+/// others differs from attempt to attempt, so that a whole round may miss it.
+const ROUNDS: u32 = 5;
 const PAGES: usize = 3;
 
 /// Pages of one letter.
@@ -105,9 +117,15 @@ fn pages(letter: u8) -> Vec<u8> {
 }
 
 impl<'a> Attempt<'a> {
-    fn new(op: &'static Op, ctx: &'a Ctx<'a>, injector: &'a Injector, n: u32) -> Result<Self> {
+    fn new(
+        op: &'static Op,
+        ctx: &'a Ctx<'a>,
+        injector: &'a Injector,
+        round: u32,
+        n: u32,
+    ) -> Result<Self> {
         let fixture = ctx.fixture();
-        let dir = format!("{}-{n}", ctx.name);
+        let dir = format!("{}-{round}-{n}", ctx.name);
         let attempt = Attempt {
             op,
             ctx,
@@ -115,6 +133,7 @@ impl<'a> Attempt<'a> {
             n,
             here: fixture.mnt.join(&dir),
             behind: fixture.root.join(&dir),
+            dir,
             watch: RefCell::new(fixture.watch()?),
             delivered: Cell::new(None),
             felt: Cell::new(false),
@@ -240,8 +259,7 @@ impl<'a> Attempt<'a> {
     }
 
     fn fid(&self, name: &str) -> Result<String> {
-        let path = format!("{}-{}/{name}", self.ctx.name, self.n);
-        self.ctx.fixture().fid(&path)
+        self.ctx.fixture().fid(&format!("{}/{name}", self.dir))
     }
 }
 

@@ -5,6 +5,7 @@
 use ktest::{Context, Result, ensure, module_is_ours};
 use nix::errno::Errno;
 use std::fs::{self, File};
+use std::ops::AddAssign;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -83,6 +84,13 @@ pub struct Tally {
     pub faults: u32,
     /// Attempts that failed for it.
     pub felt: u32,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.faults += other.faults;
+        self.felt += other.felt;
+    }
 }
 
 impl Tally {
