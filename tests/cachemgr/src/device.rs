@@ -107,10 +107,12 @@ impl Device {
 /// Lets this process have as many files open as it may.
 pub fn raise_file_limit() -> Result<()> {
     let limit = getrlimit(Resource::Nofile);
-    // Root may go beyond the hard limit, and a test creates many files.
+    // Root may go beyond the hard limit, and a test looks at 200,000 files, of each of which a
+    // descriptor is kept. This is what the kernel lets a process have (fs.nr_open).
+    const MOST: u64 = 1 << 20;
     let want = Rlimit {
-        current: Some(1 << 16),
-        maximum: limit.maximum.map(|m| m.max(1 << 16)),
+        current: Some(MOST),
+        maximum: limit.maximum.map(|m| m.max(MOST)),
     };
     setrlimit(Resource::Nofile, want)
         .or_else(|_| {
