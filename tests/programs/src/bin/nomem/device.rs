@@ -394,7 +394,7 @@ fn case(
     let title = name.clone();
     Case::new(name, what, move |_| {
         let injector = Injector::new()?;
-        Tally::of(|n| attempt(&injector, n))?.conclude(&title, copes)
+        Tally::of(copes, |_, n| attempt(&injector, n))?.conclude(&title, copes)
     })
     .seconds(60)
 }
@@ -411,7 +411,7 @@ fn served(
     Case::new(name, what, move |_| {
         let injector = Injector::new()?;
         let mut manager = Manager::mounted()?;
-        let tally = Tally::of(|n| {
+        let tally = Tally::of(copes, |_, n| {
             let mnt = manager.mnt.clone();
             let program = child(move |_| provoke(&mnt, op, n))?;
             let came = manager.serve(program, Some((&injector, n, fails)))?;
@@ -442,7 +442,7 @@ fn downcall(name: &'static str, op: Opcode) -> Case {
     Case::new(title.clone(), "a downcall", move |_| {
         let injector = Injector::new()?;
         let mut manager = Manager::mounted()?;
-        let tally = Tally::of(|n| {
+        let tally = Tally::of(Some(VMALLOC), |_, n| {
             let path = manager.mnt.join(format!("f{n}"));
             let look = move |path: &Path| {
                 stat(path)?;
