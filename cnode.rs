@@ -6,7 +6,7 @@
 use crate::{
     inode::Coda,
     report::{self, WriteState},
-    upcall::{Comm, Doubt},
+    upcall::{Comm, Doubt, Epoch},
     vfs::{
         inode::{mode, Iget, InodeRef},
         Attr, INode, SuperBlock,
@@ -16,7 +16,10 @@ use crate::{
 use kernel::{
     new_spinlock,
     prelude::*,
-    sync::{Arc, SetOnce, SpinLock},
+    sync::{
+        atomic::{Atomic, Relaxed},
+        Arc, SetOnce, SpinLock,
+    },
 };
 
 /// The attributes have to be asked for.
@@ -34,6 +37,11 @@ pub(crate) const PURGE: u8 = 0x8;
 pub(crate) struct Cnode {
     #[pin]
     state: SpinLock<State>,
+    /// `VATTR`, `FLUSH`, `TRUNCATED`, `PURGE`. Changed with `state` locked; a path walk looks at it
+    /// without, and finds what was there a moment ago or is there now, as it would with the lock.
+    flags: Atomic<i32>,
+    /// A [`Permissions`], likewise.
+    permissions: Atomic<i64>,
     /// Of a regular file that somebody has wanted to modify; set with `state` locked. Most files are
     /// only ever looked at.
     write: SetOnce<Arc<WriteState>>,
@@ -44,29 +52,50 @@ pub(crate) struct Cnode {
 #[derive(Default)]
 struct State {
     fid: Fid,
-    permissions: Permissions,
     /// How often the permissions were forgotten.
     forgotten: u32,
-    /// `VATTR`, `FLUSH`, `TRUNCATED`, `PURGE`.
-    flags: u8,
     /// How often `VATTR` or `FLUSH` was marked; the highest number means that nobody knows.
     marked: u16,
     /// The account of modifications begins, or began, with a doubt: see [`WriteState::doubt`].
     doubtful: bool,
 }
 
-/// What a user may do, as the cache manager said: nothing at first.
-#[derive(Clone, Copy, Default)]
-struct Permissions {
-    uid: u32,
-    epoch: i32,
-    mask: u8,
-}
+/// What a user may do, as the cache manager said: from the top down, the user in 32 bits, the epoch in 29, and
+/// what he may in 3. It is one number so that a path walk needs no lock to look at it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Permissions(u64);
 
 impl Permissions {
-    /// Whether they are this user's, and not outdated.
-    fn are_of(&self, uid: u32, epoch: i32) -> bool {
-        self.uid == uid && self.epoch == epoch
+    /// Nobody may do anything.
+    const NONE: Self = Self(0);
+    const MASK: u64 = 0x7;
+
+    /// `uid` may do all of `mask`; or nobody anything, where the epochs have come to their end.
+    fn new(uid: u32, mask: u32, epoch: Epoch) -> Self {
+        match epoch.number() {
+            Some(number) => {
+                Self(u64::from(uid) << 32 | u64::from(number) << 3 | u64::from(mask) & Self::MASK)
+            }
+            None => Self::NONE,
+        }
+    }
+
+    /// Whether both are of the same user and epoch.
+    fn are_like(self, other: Self) -> bool {
+        (self.0 ^ other.0) & !Self::MASK == 0
+    }
+
+    /// Whether these allow whatever `other` does; which is something, or the answer is no.
+    fn allow(self, other: Self) -> bool {
+        other.0 & Self::MASK != 0 && self.are_like(other) && other.0 & !self.0 == 0
+    }
+
+    fn load(from: &Atomic<i64>) -> Self {
+        Self(from.load(Relaxed) as u64)
+    }
+
+    fn store(self, to: &Atomic<i64>) {
+        to.store(self.0 as i64, Relaxed);
     }
 }
 
@@ -75,6 +104,8 @@ impl Cnode {
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             state <- new_spinlock!(State::default(), "Cnode::state"),
+            flags: Atomic::new(0),
+            permissions: Atomic::new(0),
             write: SetOnce::new(),
         })
     }
@@ -95,13 +126,21 @@ impl Cnode {
 
     /// What has to be asked for anew.
     pub(crate) fn flags(&self) -> u8 {
-        self.state.lock().flags
+        self.flags.load(Relaxed) as u8
+    }
+
+    /// Takes the flags `mask` away, and returns those of them that there were.
+    fn take(&self, mask: u8) -> u8 {
+        let _state = self.state.lock();
+        let flags = self.flags();
+        self.flags.store((flags & !mask).into(), Relaxed);
+        flags & mask
     }
 
     /// Marks what has to be asked for anew.
     pub(crate) fn flag(&self, flags: u8) {
         let mut state = self.state.lock();
-        state.flags |= flags;
+        self.flags.store((self.flags() | flags).into(), Relaxed);
         if flags & (VATTR | FLUSH) != 0 {
             state.marked = state.marked.saturating_add(1);
         }
@@ -111,27 +150,24 @@ impl Cnode {
     /// is the same as long as this is. `None` if they have to be now.
     pub(crate) fn times_marked(&self) -> Option<u16> {
         let state = self.state.lock();
-        let is_current = state.flags & (VATTR | FLUSH) == 0 && state.marked != u16::MAX;
+        let is_current = self.flags() & (VATTR | FLUSH) == 0 && state.marked != u16::MAX;
         is_current.then_some(state.marked)
     }
 
     /// Everything is about to be asked for. Returns what was marked.
     pub(crate) fn take_flags(&self) -> u8 {
-        core::mem::take(&mut self.state.lock().flags)
+        self.take(u8::MAX)
     }
 
     /// The length is about to be set. Returns what was marked for the lack of it.
     pub(crate) fn take_truncated(&self) -> u8 {
-        let mut state = self.state.lock();
-        let taken = state.flags & TRUNCATED;
-        state.flags &= !TRUNCATED;
-        taken
+        self.take(TRUNCATED)
     }
 
-    /// Whether the cache manager has said, since the last `epoch`, that `uid` may do all of `mask`.
-    pub(crate) fn is_permitted(&self, uid: u32, mask: u32, epoch: i32) -> bool {
-        let known = self.state.lock().permissions;
-        known.are_of(uid, epoch) && u32::from(known.mask) & mask == mask
+    /// Whether the cache manager has said, since the last `epoch`, that `uid` may do all of `mask`,
+    /// which is not 0.
+    pub(crate) fn is_permitted(&self, uid: u32, mask: u32, epoch: Epoch) -> bool {
+        Permissions::load(&self.permissions).allow(Permissions::new(uid, mask, epoch))
     }
 
     /// To be had before the cache manager is asked: see [`Cnode::permit`]. Attributes that were changed
@@ -142,24 +178,25 @@ impl Cnode {
 
     /// Remembers that `uid` may do all of `mask`; but not if what is known was forgotten since the
     /// cache manager was asked, as its answer may be older than the reason for that.
-    pub(crate) fn permit(&self, uid: u32, mask: u32, epoch: i32, forgotten: u32) {
-        let mut state = self.state.lock();
+    pub(crate) fn permit(&self, uid: u32, mask: u32, epoch: Epoch, forgotten: u32) {
+        let state = self.state.lock();
         if state.forgotten != forgotten {
             return;
         }
-        let before = match state.permissions.are_of(uid, epoch) {
-            true => state.permissions.mask,
-            false => 0,
+        let known = Permissions::load(&self.permissions);
+        let new = Permissions::new(uid, mask, epoch);
+        let both = if known.are_like(new) {
+            Permissions(known.0 | new.0)
+        } else {
+            new
         };
-        // There are three bits.
-        let mask = mask as u8 | before;
-        state.permissions = Permissions { uid, epoch, mask };
+        both.store(&self.permissions);
     }
 
     /// Forgets who may do what.
     pub(crate) fn forget_permissions(&self) {
         let mut state = self.state.lock();
-        state.permissions = Permissions::default();
+        Permissions::NONE.store(&self.permissions);
         state.forgotten = state.forgotten.wrapping_add(1);
     }
 }

@@ -123,8 +123,8 @@ impl CodaFile {
         // that this open has made has nothing to lose; but the name may have been there after all,
         // or somebody may have written since: that is known in the end.
         let truncates = file_flags & flags::O_TRUNC != 0;
-        let known = || (inode.data().times_marked(), comm.epoch());
-        let is_empty = |known: (Option<u16>, i32)| known.0.is_some() && inode.size() == 0;
+        let known = || inode.data().times_marked().zip(comm.epoch().number());
+        let is_empty = |known: Option<(u16, u32)>| known.is_some() && inode.size() == 0;
         let before = known();
         let was_new = file.created() && is_empty(before);
         let truncation = match truncates {

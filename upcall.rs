@@ -414,6 +414,21 @@ impl CommState {
     }
 }
 
+/// A generation of cached permissions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Epoch(i32);
+
+impl Epoch {
+    /// From this on nothing is cached any more: so no generation has the number of an earlier one. (A
+    /// little more than this is possible, where several come to it at a time.)
+    const END: i32 = 1 << 29;
+
+    /// Its number, less than 2^29.
+    pub(crate) fn number(self) -> Option<u32> {
+        (self.0 < Self::END).then_some(self.0 as u32)
+    }
+}
+
 /// See the module's documentation.
 #[pin_data]
 pub(crate) struct Comm {
@@ -494,13 +509,15 @@ impl Comm {
     }
 
     /// The generation of cached permissions.
-    pub(crate) fn epoch(&self) -> i32 {
-        self.epoch.load(Relaxed)
+    pub(crate) fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Relaxed))
     }
 
     /// Makes all cached permissions void.
     pub(crate) fn next_epoch(&self) {
-        self.epoch.fetch_add(1, Relaxed);
+        if self.epoch().number().is_some() {
+            self.epoch.fetch_add(1, Relaxed);
+        }
     }
 
     /// The state of the file `fid`, if a close of it is on its way that nobody waits for: its inode
