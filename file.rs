@@ -221,6 +221,9 @@ impl CodaFile {
         (before, after): (Intent, Intent),
         access: impl FnOnce(Result) -> R,
     ) -> R {
+        if !self.announces() {
+            return access(Ok(()));
+        }
         if let Err(err) = self.intend(file, count, position, before) {
             return access(Err(err));
         }

@@ -12,7 +12,7 @@ use crate::{
         file::is_nonblocking,
         task,
     },
-    wire::{self, Decoder},
+    wire::{self, Bytes, Decoder},
 };
 use kernel::{
     alloc::KVVec,
@@ -54,6 +54,24 @@ impl Psdev {
     }
 }
 
+/// Reads what the cache manager writes; of what is longer than anything it may write, the beginning.
+fn read_bytes(mut from: UserSliceReader) -> Result<Bytes> {
+    let len = from.len();
+    if let Some(mut short) = Bytes::short(len) {
+        from.read_slice(&mut short)?;
+        return Ok(short);
+    }
+    let mut long = KVVec::new();
+    if len <= wire::OUT_LONGEST {
+        // Not zeroed first: that takes as long as all the rest.
+        from.read_all(&mut long, GFP_KERNEL)?;
+    } else {
+        long.resize(wire::OUT_LONGEST, 0, GFP_KERNEL)?;
+        from.read_slice(&mut long)?;
+    }
+    Ok(Bytes::Long(long))
+}
+
 impl CharDevice for Psdev {
     const MAJOR: u32 = 67;
     const MINORS: u32 = DEVICES as u32;
@@ -91,27 +109,27 @@ impl CharDevice for Psdev {
             return Ok(0);
         }
         let taken = comm.take(to.len(), is_nonblocking(file))?;
-        let len = taken.bytes().len();
-        if let Err(err) = to.write_slice(taken.bytes()) {
+        let (bytes, mut zeroes) = taken.parts();
+        let len = bytes.len() + zeroes;
+        let mut written = to.write_slice(bytes);
+        while written.is_ok() && zeroes > 0 {
+            let some = wire::ZEROES.get(..zeroes).unwrap_or(&wire::ZEROES);
+            written = to.write_slice(some);
+            zeroes -= some.len();
+        }
+        if let Err(err) = written {
             comm.put_back(taken);
             return Err(err);
         }
         Ok(len)
     }
 
-    fn write(comm: ArcBorrow<'_, Comm>, mut from: UserSliceReader) -> Result<usize> {
+    fn write(comm: ArcBorrow<'_, Comm>, from: UserSliceReader) -> Result<usize> {
         let sent = from.len();
         if sent < wire::OUT_SHORTEST {
             return Err(EINVAL);
         }
-        let mut buf: KVVec<u8> = KVVec::new();
-        if sent <= wire::OUT_LONGEST {
-            // Not zeroed first: that takes as long as all the rest.
-            from.read_all(&mut buf, GFP_KERNEL)?;
-        } else {
-            buf.resize(wire::OUT_LONGEST, 0, GFP_KERNEL)?;
-            from.read_slice(&mut buf)?;
-        }
+        let buf = read_bytes(from)?;
         let header = Decoder::new(&buf).header()?;
         if wire::is_downcall(header.opcode) {
             downcall::handle(&comm, header.opcode, &buf)?;

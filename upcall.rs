@@ -40,10 +40,9 @@ use crate::{
         wait::{signal_pending, Event, SignalsBlocked, Wake},
         warn_limited,
     },
-    wire::{op, Decoder, Fid, Intent, Message, OutHeader},
+    wire::{op, Bytes, Decoder, Fid, Intent, Message, OutHeader},
 };
 use kernel::{
-    alloc::KVVec,
     fs::File,
     new_mutex, new_spinlock,
     prelude::*,
@@ -70,6 +69,7 @@ impl Patience {
     /// At the beginning of a wait.
     pub(crate) fn new() -> Self {
         Self {
+            // Not when the first one comes: a fatal one that is not blocked is a SIGKILL at once.
             signals: Some(SignalsBlocked::new()),
             milliseconds: 0,
         }
@@ -149,7 +149,7 @@ enum GivenUp {
 
 /// What the cache manager answered.
 pub(crate) struct Reply {
-    buf: KVVec<u8>,
+    buf: Bytes,
     /// The container file, in the reply to an open.
     file: Option<ARef<File>>,
 }
@@ -174,8 +174,8 @@ impl Reply {
 /// Where a request stands.
 enum Status {
     /// Nobody sent it yet, or it waits to be read.
-    Queued,
-    /// The cache manager has read it, and is to answer.
+    Queued(Message),
+    /// The cache manager has read it, or is about to, and is to answer.
     Read,
     /// It is over: the reply, or an error if there will be none.
     Over(Result<Reply>),
@@ -184,11 +184,9 @@ enum Status {
 }
 
 struct RequestState {
-    /// The message; taken out while it is copied to the cache manager.
-    msg: Option<Message>,
-    /// The fid in it, while it is taken out: a downcall may change that.
-    fid: Option<Fid>,
     status: Status,
+    /// The fid in its message, once that is taken out: a downcall may change that.
+    fid: Option<Fid>,
     /// It is not to be read while this has closes on their way that said "not modified".
     after: Option<Arc<WriteState>>,
     /// In a close: the open for writing that counts until the close is over.
@@ -198,6 +196,14 @@ struct RequestState {
 }
 
 impl RequestState {
+    /// The message, until it is taken out to be copied to the cache manager.
+    fn msg(&mut self) -> Option<&mut Message> {
+        match &mut self.status {
+            Status::Queued(msg) => Some(msg),
+            _ => None,
+        }
+    }
+
     /// Whether it is a close that says "not modified".
     fn is_clean_close(&self) -> bool {
         self.writer.as_ref().is_some_and(Writer::is_closed_clean)
@@ -235,9 +241,8 @@ impl Request {
                 is_async,
                 over <- Event::new(),
                 state <- new_spinlock!(RequestState {
-                    msg: Some(msg),
+                    status: Status::Queued(msg),
                     fid: None,
-                    status: Status::Queued,
                     after: None,
                     writer: None,
                     orphan: None,
@@ -577,7 +582,7 @@ impl Comm {
         }
         for request in self.state.lock().upcalls() {
             let mut inner = request.state.lock();
-            if let Some(msg) = inner.msg.as_mut() {
+            if let Some(msg) = inner.msg() {
                 msg.replace_fid(old, new);
             } else if inner.fid == Some(*old) {
                 inner.fid = Some(*new);
@@ -611,7 +616,7 @@ impl Comm {
             let mut inner = request.state.lock();
             let mut writer = writer;
             let clean = writer.as_mut().is_some_and(Writer::close);
-            if let Some(msg) = inner.msg.as_mut() {
+            if let Some(msg) = inner.msg() {
                 msg.set_unique(unique);
                 complete(msg);
                 if clean {
@@ -637,8 +642,8 @@ impl Comm {
     fn wait(&self, unique: u32, request: &Request, wait: Wait<'_>) -> Result<Reply, Failure> {
         let mut patience = Patience::new();
         loop {
-            let read = matches!(request.state.lock().status, Status::Read);
-            let interruptible = read || matches!(wait, Wait::Plain);
+            let interruptible =
+                matches!(wait, Wait::Plain) || matches!(request.state.lock().status, Status::Read);
             match patience.wait(&request.over, interruptible, 1000) {
                 Wake::Done => break,
                 Wake::Signal => {}
@@ -746,25 +751,25 @@ impl Comm {
     /// little, and the message stays.
     fn next(state: &mut CommState, len: usize) -> Option<Result<Taken>> {
         if let Some(first) = state.signals.first() {
-            if first.bytes().len() > len {
+            if first.len() > len {
                 return Some(Err(EINVAL));
             }
             let msg = state.signals.remove(0).ok()?;
             return Some(Ok(Taken { msg, upcall: None }));
         }
         let (unique, request) = state.first()?;
-        let wanted = request.state.lock().msg.as_ref()?.bytes().len();
-        if wanted > len {
-            return Some(Err(EINVAL));
-        }
+        let msg = {
+            let mut inner = request.state.lock();
+            if inner.msg()?.len() > len {
+                return Some(Err(EINVAL));
+            }
+            let Status::Queued(msg) = core::mem::replace(&mut inner.status, Status::Read) else {
+                return None;
+            };
+            inner.fid = msg.fid();
+            msg
+        };
         let node = state.pending.remove_node(&unique)?;
-        let mut inner = request.state.lock();
-        let msg = inner.msg.take()?;
-        inner.fid = msg.fid();
-        if !request.is_async {
-            inner.status = Status::Read;
-        }
-        drop(inner);
         if !request.is_async {
             state.processing.insert(node);
         }
@@ -818,8 +823,7 @@ impl Comm {
                     if let Some(fid) = inner.fid.take() {
                         msg.set_fid(&fid);
                     }
-                    inner.msg = Some(msg);
-                    inner.status = Status::Queued;
+                    inner.status = Status::Queued(msg);
                     drop(inner);
                     state.pending.insert(node);
                 }
@@ -841,8 +845,7 @@ impl Comm {
     /// `ESRCH`: nobody waits for it. `EBADF`: the container is not an open file; the one who wants
     /// to open gets the same error. `EINVAL`: it is neither a file nor a directory, and likewise; or
     /// the reply is too short, and the one who waits gets `EIO`.
-    pub(crate) fn reply(&self, header: OutHeader, buf: KVVec<u8>, sent: usize) -> Result<usize> {
-        let mut buf = buf;
+    pub(crate) fn reply(&self, header: OutHeader, mut buf: Bytes, sent: usize) -> Result<usize> {
         let mut state = self.state.lock();
         let Some(request) = state.processing.remove(&header.unique) else {
             drop(state);
@@ -864,21 +867,20 @@ impl Comm {
         }
         let taken = sent.min(request.room);
         buf.truncate(taken);
-        let (outcome, answer) = Self::examine(request.opcode, buf, taken);
-        request.end(outcome, self);
+        let (outcome, answer) = Self::examine(request.opcode, &buf);
+        request.end(outcome.map(|file| Reply { buf, file }), self);
         // It may have been what others wait for.
         let held = core::mem::take(&mut state.held);
         drop(state);
         if held {
             self.readable.notify_all();
         }
-        answer
+        answer.map(|()| taken)
     }
 
-    /// What the one who waits gets, and what the cache manager gets.
-    fn examine(opcode: u32, buf: KVVec<u8>, taken: usize) -> (Result<Reply>, Result<usize>) {
-        let mut reply = Reply { buf, file: None };
-        let mut decoder = Decoder::new(&reply.buf);
+    /// What the one who waits gets beside the bytes of the reply, and what the cache manager gets.
+    fn examine(opcode: u32, reply: &[u8]) -> (Result<Option<ARef<File>>>, Result) {
+        let mut decoder = Decoder::new(reply);
         let fd = decoder.header().and_then(|_| {
             let result = decoder.u32()?;
             // Only a success names a descriptor.
@@ -889,15 +891,13 @@ impl Comm {
         });
         match fd {
             Err(_) => {
-                warn_limited!("reply is too short: {taken} bytes, opcode {opcode}\n");
+                let len = reply.len();
+                warn_limited!("reply is too short: {len} bytes, opcode {opcode}\n");
                 (Err(EIO), Err(EINVAL))
             }
-            Ok(None) => (Ok(reply), Ok(taken)),
+            Ok(None) => (Ok(None), Ok(())),
             Ok(Some(fd)) => match backing::get_file(fd) {
-                Ok(file) if backing::can_serve(&file) => {
-                    reply.file = Some(file);
-                    (Ok(reply), Ok(taken))
-                }
+                Ok(file) if backing::can_serve(&file) => (Ok(Some(file)), Ok(())),
                 Ok(_) => {
                     warn_limited!("container {} is no file and no directory\n", fd as i32);
                     (Err(EINVAL), Err(EINVAL))
@@ -941,9 +941,9 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    /// The bytes to deliver.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.msg.bytes()
+    /// The bytes to deliver, and how many zeroes after them.
+    pub(crate) fn parts(&self) -> (&[u8], usize) {
+        self.msg.parts()
     }
 }
 
@@ -992,7 +992,7 @@ mod tests {
     /// What the cache manager reads next: opcode, number, flags of an open or close.
     fn read(comm: &Comm) -> Result<(u32, u32, u32)> {
         let taken = comm.take(ROOM, true)?;
-        let mut decoder = Decoder::new(taken.bytes());
+        let mut decoder = Decoder::new(taken.parts().0);
         let header = decoder.header()?;
         for _ in 0..7 {
             // pid, pgid, uid, fid
@@ -1002,11 +1002,11 @@ mod tests {
     }
 
     fn answer(comm: &Comm, unique: u32, result: u32, body: &[u8]) -> Result<usize> {
-        let mut buf = KVVec::new();
+        let mut buf = Bytes::new();
         for word in [op::ROOT, unique, result] {
-            buf.extend_from_slice(&word.to_ne_bytes(), GFP_KERNEL)?;
+            buf.extend(&word.to_ne_bytes())?;
         }
-        buf.extend_from_slice(body, GFP_KERNEL)?;
+        buf.extend(body)?;
         let len = buf.len();
         let header = Decoder::new(&buf).header()?;
         comm.reply(header, buf, len)
@@ -1064,8 +1064,8 @@ mod tests {
 
         let (unique, request) = send(&comm, Message::root()?)?;
         read(&comm)?;
-        let mut buf = KVVec::new();
-        buf.resize(8, 0, GFP_KERNEL)?;
+        let mut buf = Bytes::new();
+        buf.extend(&[0; 8])?;
         let header = OutHeader {
             opcode: op::ROOT,
             unique,
@@ -1287,7 +1287,7 @@ mod tests {
         read(&comm)?;
         let fid_read = || -> Result<Fid> {
             let taken = comm.take(ROOM, true)?;
-            let mut decoder = Decoder::new(taken.bytes());
+            let mut decoder = Decoder::new(taken.parts().0);
             decoder.header()?;
             for _ in 0..3 {
                 decoder.u32()?;

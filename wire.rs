@@ -14,8 +14,9 @@
 use crate::vfs::{
     errno::ENAMETOOLONG,
     inode::{mode, Attr, TimeSpec},
-    warn_limited,
+    task, warn_limited,
 };
+use core::ops::{Deref, DerefMut};
 use kernel::{alloc::flags::GFP_KERNEL, alloc::KVVec, prelude::*};
 
 /// The protocol version that `CIOC_KERNEL_VERSION` answers.
@@ -138,29 +139,124 @@ mod size {
     pub(super) const IOCTL_IN: usize = 56;
 }
 
+/// The bytes of a message or a reply. Those that are [`SHORT`](Self::SHORT), as most are, take no
+/// memory beside the value itself.
+pub(crate) enum Bytes {
+    /// The first `len` of these.
+    Short {
+        bytes: [u8; Self::SHORT],
+        len: usize,
+    },
+    /// Any number.
+    Long(KVVec<u8>),
+}
+
+impl Bytes {
+    /// How many bytes fit in without more memory.
+    pub(crate) const SHORT: usize = 48;
+
+    /// None.
+    pub(crate) const fn new() -> Self {
+        Self::Short {
+            bytes: [0; Self::SHORT],
+            len: 0,
+        }
+    }
+
+    /// Zeroes, if no more memory is needed for so many.
+    pub(crate) fn short(len: usize) -> Option<Self> {
+        (len <= Self::SHORT).then_some(Self::Short {
+            bytes: [0; Self::SHORT],
+            len,
+        })
+    }
+
+    /// Appends some.
+    pub(crate) fn extend(&mut self, more: &[u8]) -> Result {
+        // What names something, or describes it, has room in this.
+        const LONG: usize = 256;
+        match self {
+            Self::Short { bytes, len } => {
+                let end = *len + more.len();
+                if let Some(room) = bytes.get_mut(*len..end) {
+                    room.copy_from_slice(more);
+                    *len = end;
+                    return Ok(());
+                }
+                let mut long = KVVec::with_capacity(LONG, GFP_KERNEL)?;
+                long.extend_from_slice(self, GFP_KERNEL)?;
+                long.extend_from_slice(more, GFP_KERNEL)?;
+                *self = Self::Long(long);
+                Ok(())
+            }
+            Self::Long(bytes) => Ok(bytes.extend_from_slice(more, GFP_KERNEL)?),
+        }
+    }
+
+    /// Leaves the first `len`.
+    pub(crate) fn truncate(&mut self, to: usize) {
+        match self {
+            Self::Short { len, .. } => *len = to.min(*len),
+            Self::Long(bytes) => bytes.truncate(to),
+        }
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Short { bytes, len } => bytes.get(..*len).unwrap_or(bytes),
+            Self::Long(bytes) => bytes,
+        }
+    }
+}
+
+impl DerefMut for Bytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Short { bytes, len } => bytes.get_mut(..*len).unwrap_or_default(),
+            Self::Long(bytes) => bytes,
+        }
+    }
+}
+
+/// Where zeroes come from.
+pub(crate) static ZEROES: [u8; 128] = [0; 128];
+
 /// Writes a message.
 pub(crate) struct Encoder {
-    buf: KVVec<u8>,
+    buf: Bytes,
 }
 
 impl Encoder {
-    /// Begins an upcall from the current task.
-    fn new(opcode: u32) -> Result<Self> {
-        use crate::vfs::task;
-        let mut this = Self {
-            buf: KVVec::with_capacity(256, GFP_KERNEL)?,
-        };
-        this.u32(opcode)?;
-        // The number that makes the message unique is set when it is sent.
-        this.u32(0)?;
-        this.i32(task::pid())?;
-        this.i32(task::pgid())?;
-        this.u32(task::fsuid())?;
+    /// Who the current task is: process, process group and user.
+    fn sender() -> [u32; 3] {
+        [task::pid() as u32, task::pgid() as u32, task::fsuid()]
+    }
+
+    /// Begins a message from `sender`. The number that makes it unique is set when it is sent.
+    fn new(opcode: u32, [pid, pgid, uid]: [u32; 3]) -> Result<Self> {
+        let mut this = Self { buf: Bytes::new() };
+        this.words([opcode, 0, pid, pgid, uid])?;
         Ok(this)
     }
 
+    /// The same of one that is about the object `fid`.
+    fn about(opcode: u32, [pid, pgid, uid]: [u32; 3], fid: &Fid) -> Result<Self> {
+        let mut this = Self { buf: Bytes::new() };
+        let [a, b, c, d] = fid.0;
+        this.words([opcode, 0, pid, pgid, uid, a, b, c, d])?;
+        Ok(this)
+    }
+
+    fn words<const N: usize>(&mut self, words: [u32; N]) -> Result {
+        self.bytes(words.map(u32::to_ne_bytes).as_flattened())
+    }
+
     fn bytes(&mut self, bytes: &[u8]) -> Result {
-        Ok(self.buf.extend_from_slice(bytes, GFP_KERNEL)?)
+        self.buf.extend(bytes)
     }
 
     fn u16(&mut self, value: u16) -> Result {
@@ -190,8 +286,6 @@ impl Encoder {
 
     /// Zeroes up to the length `len`.
     fn fill(&mut self, len: usize) -> Result {
-        // `resize` goes byte by byte.
-        static ZEROES: [u8; 64] = [0; 64];
         while let Some(missing) = len.checked_sub(self.buf.len()).filter(|n| *n > 0) {
             let zeroes = ZEROES.get(..missing).unwrap_or(&ZEROES);
             self.bytes(zeroes)?;
@@ -200,10 +294,7 @@ impl Encoder {
     }
 
     fn fid(&mut self, fid: &Fid) -> Result {
-        for word in fid.0 {
-            self.u32(word)?;
-        }
-        Ok(())
+        self.words(fid.0)
     }
 
     /// A `struct coda_vattr` that asks for the changes in `attr`, with everything else marked as
@@ -261,27 +352,35 @@ impl Encoder {
     }
 
     /// Ends the message, which leaves room for a reply of `reply` bytes.
-    fn finish(mut self, reply: usize) -> Result<Message> {
-        self.fill(reply)?;
-        let room = self.buf.len();
-        Ok(Message {
+    fn finish(self, reply: usize) -> Message {
+        let len = self.buf.len().max(reply);
+        Message {
             buf: self.buf,
-            room,
-        })
+            len,
+            room: len,
+        }
     }
 }
 
 /// A message to the cache manager.
 pub(crate) struct Message {
-    buf: KVVec<u8>,
+    /// What it begins with; the rest is zeroes.
+    buf: Bytes,
+    /// How long it is.
+    len: usize,
     /// How long a reply may be.
     room: usize,
 }
 
 impl Message {
-    /// The bytes.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.buf
+    /// The bytes that it begins with, and how many zeroes follow.
+    pub(crate) fn parts(&self) -> (&[u8], usize) {
+        (&self.buf, self.len.saturating_sub(self.buf.len()))
+    }
+
+    /// How long it is.
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 
     /// How long a reply may be.
@@ -313,14 +412,8 @@ impl Message {
         self.set_word(4, unique);
     }
 
-    /// Sets the user on whose behalf it is sent.
-    fn set_uid(&mut self, uid: u32) {
-        self.set_word(16, uid);
-    }
-
     /// It is sent by the current task.
     pub(crate) fn set_sender(&mut self) {
-        use crate::vfs::task;
         self.set_word(8, task::pid() as u32);
         self.set_word(12, task::pgid() as u32);
     }
@@ -356,58 +449,55 @@ impl Message {
 
     /// `CODA_ROOT`.
     pub(crate) fn root() -> Result<Self> {
-        Encoder::new(op::ROOT)?.finish(size::ROOT_OUT)
+        Ok(Encoder::new(op::ROOT, Encoder::sender())?.finish(size::ROOT_OUT))
     }
 
     fn about(opcode: u32, fid: &Fid) -> Result<Encoder> {
-        let mut msg = Encoder::new(opcode)?;
-        msg.fid(fid)?;
-        Ok(msg)
+        Encoder::about(opcode, Encoder::sender(), fid)
     }
 
     /// `CODA_GETATTR`.
     pub(crate) fn getattr(fid: &Fid) -> Result<Self> {
-        Self::about(op::GETATTR, fid)?.finish(size::GETATTR_OUT)
+        Ok(Self::about(op::GETATTR, fid)?.finish(size::GETATTR_OUT))
     }
 
     /// `CODA_SETATTR`.
     pub(crate) fn setattr(fid: &Fid, attr: &Attr) -> Result<Self> {
         let mut msg = Self::about(op::SETATTR, fid)?;
         msg.changes(attr)?;
-        msg.finish(0)
+        Ok(msg.finish(0))
     }
 
     /// `CODA_ACCESS`.
     pub(crate) fn access(fid: &Fid, mask: u32) -> Result<Self> {
         let mut msg = Self::about(op::ACCESS, fid)?;
         msg.u32(mask)?;
-        msg.finish(0)
+        Ok(msg.finish(0))
     }
 
     /// `CODA_FSYNC`.
     pub(crate) fn fsync(fid: &Fid) -> Result<Self> {
-        Self::about(op::FSYNC, fid)?.finish(0)
+        Ok(Self::about(op::FSYNC, fid)?.finish(0))
     }
 
     /// `CODA_STATFS`.
     pub(crate) fn statfs() -> Result<Self> {
-        Encoder::new(op::STATFS)?.finish(size::STATFS_OUT)
+        Ok(Encoder::new(op::STATFS, Encoder::sender())?.finish(size::STATFS_OUT))
     }
 
     /// `CODA_OPEN_BY_FD`.
     pub(crate) fn open_by_fd(fid: &Fid, flags: u32) -> Result<Self> {
         let mut msg = Self::about(op::OPEN_BY_FD, fid)?;
         msg.u32(flags)?;
-        msg.finish(size::OPEN_BY_FD_OUT)
+        Ok(msg.finish(size::OPEN_BY_FD_OUT))
     }
 
     /// `CODA_CLOSE`, on behalf of the user who opened.
     pub(crate) fn close(fid: &Fid, flags: u32, uid: u32) -> Result<Self> {
-        let mut msg = Self::about(op::CLOSE, fid)?;
+        // Who sends it is told when it is sent.
+        let mut msg = Encoder::about(op::CLOSE, [0, 0, uid], fid)?;
         msg.u32(flags)?;
-        let mut msg = msg.finish(0)?;
-        msg.set_uid(uid);
-        Ok(msg)
+        Ok(msg.finish(0))
     }
 
     /// `CODA_LOOKUP`.
@@ -417,7 +507,7 @@ impl Message {
         msg.i32(NAME as i32)?;
         msg.i32(CLU_CASE_SENSITIVE)?;
         msg.name(name)?;
-        msg.finish(size::LOOKUP_OUT)
+        Ok(msg.finish(size::LOOKUP_OUT))
     }
 
     /// `CODA_CREATE`, not exclusive. A length of 0 would tell the cache manager to truncate what has
@@ -431,7 +521,7 @@ impl Message {
         msg.i32(NAME as i32)?;
         msg.align(8)?;
         msg.name(name)?;
-        msg.finish(size::MADE_OUT)
+        Ok(msg.finish(size::MADE_OUT))
     }
 
     /// `CODA_MKDIR`.
@@ -442,7 +532,7 @@ impl Message {
         msg.i32(NAME as i32)?;
         msg.align(8)?;
         msg.name(name)?;
-        msg.finish(size::MADE_OUT)
+        Ok(msg.finish(size::MADE_OUT))
     }
 
     fn about_name(opcode: u32, dir: &Fid, name: &[u8]) -> Result<Self> {
@@ -450,7 +540,7 @@ impl Message {
         let mut msg = Self::about(opcode, dir)?;
         msg.i32(NAME as i32)?;
         msg.name(name)?;
-        msg.finish(0)
+        Ok(msg.finish(0))
     }
 
     /// `CODA_REMOVE`.
@@ -470,7 +560,7 @@ impl Message {
         msg.fid(dir)?;
         msg.i32(NAME as i32)?;
         msg.name(name)?;
-        msg.finish(0)
+        Ok(msg.finish(0))
     }
 
     /// `CODA_RENAME`.
@@ -488,7 +578,7 @@ impl Message {
         msg.name(old_name)?;
         msg.align(4)?;
         msg.name(new_name)?;
-        msg.finish(NAMES + old_name.len() + new_name.len() + 8)
+        Ok(msg.finish(NAMES + old_name.len() + new_name.len() + 8))
     }
 
     /// `CODA_SYMLINK`.
@@ -503,22 +593,20 @@ impl Message {
         msg.string(target, MAXPATHLEN)?;
         msg.align(4)?;
         msg.name(name)?;
-        msg.finish(NAMES + target.len() + name.len() + 8)
+        Ok(msg.finish(NAMES + target.len() + name.len() + 8))
     }
 
     /// `CODA_READLINK`, with room for a target of `room` bytes.
     pub(crate) fn readlink(fid: &Fid, room: usize) -> Result<Self> {
-        Self::about(op::READLINK, fid)?.finish(size::READLINK_OUT + room)
+        Ok(Self::about(op::READLINK, fid)?.finish(size::READLINK_OUT + room))
     }
 
     /// `CODA_ACCESS_INTENT`.
     pub(crate) fn access_intent(fid: &Fid, count: usize, pos: i64, kind: Intent) -> Result<Self> {
         let mut msg = Self::about(op::ACCESS_INTENT, fid)?;
         // The protocol has 32 bits for either; like the C module, send the low ones.
-        msg.u32(count as u32)?;
-        msg.u32(pos as u32)?;
-        msg.u32(kind as u32)?;
-        msg.finish(0)
+        msg.words([count as u32, pos as u32, kind as u32])?;
+        Ok(msg.finish(0))
     }
 
     /// `CODA_IOCTL`: a pioctl with this number and these data, on the object `fid`.
@@ -530,18 +618,16 @@ impl Message {
         msg.align(8)?;
         msg.u64(size::IOCTL_IN as u64)?;
         msg.bytes(data)?;
-        let mut msg = msg.finish(0)?;
+        let mut msg = msg.finish(0);
         msg.room = IOCTL_ROOM;
         Ok(msg)
     }
 
     /// `CODA_SIGNAL`: nobody waits for the reply to `unique` any more.
     pub(crate) fn signal(unique: u32) -> Result<Self> {
-        let mut buf = KVVec::with_capacity(size::IN_HDR, GFP_KERNEL)?;
-        buf.resize(size::IN_HDR, 0, GFP_KERNEL)?;
-        let mut msg = Self { buf, room: 0 };
-        msg.set_word(0, op::SIGNAL);
+        let mut msg = Encoder::new(op::SIGNAL, [0; 3])?.finish(0);
         msg.set_unique(unique);
+        msg.room = 0;
         Ok(msg)
     }
 }
@@ -746,7 +832,7 @@ mod tests {
     /// The string at the offset that the word at `at` holds.
     fn name_at(msg: &Message, at: usize) -> &[u8] {
         let from = word(msg, at) as usize;
-        let rest = msg.bytes().get(from..).unwrap_or_default();
+        let rest = msg.buf.get(from..).unwrap_or_default();
         let len = rest.iter().position(|byte| *byte == 0).unwrap_or(0);
         rest.get(..len).unwrap_or_default()
     }
@@ -794,7 +880,7 @@ mod tests {
         room!(Message::statfs()?, coda_statfs_in, coda_statfs_out);
         assert_eq!(size::IOCTL_IN, size_of::<h::coda_ioctl_in>());
         let pioctl = Message::ioctl(&FID, 1, b"data")?;
-        assert_eq!(pioctl.bytes().len(), size_of::<h::coda_ioctl_in>() + 4);
+        assert_eq!(pioctl.len(), size_of::<h::coda_ioctl_in>() + 4);
         assert!(pioctl.room() >= size_of::<h::coda_ioctl_out>() + MAXDATASIZE);
         assert!(pioctl.room() <= OUT_LONGEST);
         room!(
@@ -928,7 +1014,7 @@ mod tests {
         assert_eq!(word(&msg, offset_of!(h::coda_ioctl_in, cmd)), 77);
         assert_eq!(word(&msg, offset_of!(h::coda_ioctl_in, len)), 4);
         let data = word(&msg, offset_of!(h::coda_ioctl_in, data)) as usize;
-        assert_eq!(msg.bytes().get(data..), Some(&b"data"[..]));
+        assert_eq!(msg.buf.get(data..), Some(&b"data"[..]));
 
         let msg = Message::access_intent(&FID, 10, 20, Intent::Mmap)?;
         assert_eq!(word(&msg, offset_of!(h::coda_access_intent_in, count)), 10);

@@ -62,6 +62,11 @@ impl<T: Clone> KVVec<T> {
         Ok(())
     }
 
+    /// Leaves the first `len` elements.
+    pub fn truncate(&mut self, len: usize) {
+        self.0.truncate(len);
+    }
+
     /// Makes it `len` elements long, and those that are added are copies of `value`.
     pub fn resize(&mut self, len: usize, value: T, flags: Flags) -> Result<(), AllocError> {
         self.reserve(len.saturating_sub(self.0.len()), flags)?;
