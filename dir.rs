@@ -5,7 +5,7 @@
 
 use crate::{
     cnode,
-    dirent::{Found, Record},
+    dirent::{Found, Records},
     file::handle,
     inode::{comm, Coda},
     pioctl,
@@ -220,10 +220,10 @@ fn list_venus_dirents(file: &File<Coda>, emitter: &mut DirEmitter<'_>) -> Result
     if !emitter.dots() {
         return Ok(());
     }
-    let mut record = Record::new();
+    let mut records = Records::new();
     loop {
         let read_at = |buf: &mut [u8], offset| container.read_at(buf, offset);
-        let entry = match record.read(emitter.position(), read_at)? {
+        let entry = match records.at(emitter.position(), read_at)? {
             Found::End => return Ok(()),
             Found::Record(entry) => entry,
             Found::Nonsense(offset) => {

@@ -15,8 +15,15 @@ const HEADER: usize = 8;
 /// Positions of a listing are those of the file, moved by two for `.` and `..`.
 const DOTS: i64 = 2;
 
-/// Room for as much of a record as counts: its header and the longest name.
-pub(crate) struct Record([u8; HEADER + MAXNAMLEN]);
+/// A piece of a directory file, with room for a record of the longest name, or some of the usual ones. It is
+/// read once for all that are whole in it.
+pub(crate) struct Records {
+    bytes: [u8; Self::ROOM],
+    /// Where in the file it begins.
+    start: i64,
+    /// How much of it was read.
+    len: usize,
+}
 
 /// What is at a position of a listing.
 pub(crate) enum Found<'a> {
@@ -28,26 +35,53 @@ pub(crate) enum Found<'a> {
     Nonsense(i64),
 }
 
-impl Record {
-    /// Room for a record.
+impl Records {
+    // It is on the stack.
+    const ROOM: usize = 512;
+
+    /// A piece that is yet to be read.
     pub(crate) fn new() -> Self {
-        Self([0; HEADER + MAXNAMLEN])
+        const { assert!(Self::ROOM >= HEADER + MAXNAMLEN) }
+        Self {
+            bytes: [0; Self::ROOM],
+            start: 0,
+            len: 0,
+        }
     }
 
-    /// Reads what is at `position`, which is behind `.` and `..`, of a listing of the file that
-    /// `read_at` reads.
-    pub(crate) fn read(
+    /// What was read of the file from `offset` on.
+    fn from(&self, offset: i64) -> &[u8] {
+        let read = self.bytes.get(..self.len).unwrap_or_default();
+        let at = offset.checked_sub(self.start).map(usize::try_from);
+        match at {
+            Some(Ok(at)) => read.get(at..).unwrap_or_default(),
+            _ => &[],
+        }
+    }
+
+    /// What is at `position`, which is behind `.` and `..`, of a listing of the file that `read_at` reads.
+    pub(crate) fn at(
         &mut self,
         position: i64,
         read_at: impl FnOnce(&mut [u8], i64) -> Result<usize>,
     ) -> Result<Found<'_>> {
         let offset = position - DOTS;
-        let len = read_at(&mut self.0, offset)?;
-        if len == 0 {
+        if !DirEntry::is_whole(self.from(offset)) {
+            // The file's end may be the largest number's, too.
+            let room = usize::try_from(i64::MAX - offset).unwrap_or(usize::MAX);
+            let into = match self.bytes.get_mut(..room) {
+                Some(less) => less,
+                None => &mut self.bytes,
+            };
+            self.len = 0;
+            self.start = offset;
+            self.len = read_at(into, offset)?;
+        }
+        let record = self.from(offset);
+        if record.is_empty() {
             return Ok(Found::End);
         }
-        let entry = DirEntry::parse(self.0.get(..len).unwrap_or_default(), position);
-        Ok(entry.map_or(Found::Nonsense(offset), Found::Record))
+        Ok(DirEntry::parse(record, position).map_or(Found::Nonsense(offset), Found::Record))
     }
 }
 
@@ -64,6 +98,14 @@ pub(crate) struct DirEntry<'a> {
 }
 
 impl<'a> DirEntry<'a> {
+    /// Whether all of the record that these bytes begin with is there, as far as it counts.
+    fn is_whole(record: &[u8]) -> bool {
+        match record.split_first_chunk::<HEADER>() {
+            Some((header, name)) => name.len() >= header[HEADER - 1].into(),
+            None => false,
+        }
+    }
+
     /// Reads the record at `position`; `None` if it is cut off or makes no sense.
     fn parse(record: &'a [u8], position: i64) -> Option<Self> {
         let (header, rest) = record.split_first_chunk::<HEADER>()?;
@@ -166,18 +208,29 @@ mod tests {
                 .copy_from_slice(rest.get(..len).ok_or(EIO)?);
             Ok(len)
         };
-        let mut record = Record::new();
-        match record.read(DOTS, read_at)? {
+        let mut records = Records::new();
+        match records.at(DOTS, read_at)? {
             Found::Record(entry) => assert!(entry.name == b"name" && entry.next == DOTS + 16),
             _ => return Err(EIO),
         }
         // This one is shorter than its name.
         assert!(matches!(
-            record.read(DOTS + 16, read_at)?,
+            records.at(DOTS + 16, read_at)?,
             Found::Nonsense(16)
         ));
-        assert!(matches!(record.read(DOTS + 29, read_at)?, Found::End));
-        assert!(record.read(DOTS, |_, _| Err(EINTR)).err() == Some(EINTR));
+        assert!(matches!(records.at(DOTS + 29, read_at)?, Found::End));
+        // Read again where nothing is known of it, and only there.
+        let fails = |_: &mut [u8], _| Err(EINTR);
+        assert!(matches!(records.at(DOTS, fails), Err(EINTR)));
+        records.at(DOTS, read_at)?;
+        assert!(matches!(records.at(DOTS, fails)?, Found::Record(_)));
+        assert!(matches!(records.at(DOTS + 16, fails)?, Found::Nonsense(16)));
+        // At the end of all numbers.
+        let end = |buf: &mut [u8], offset: i64| {
+            assert!(i64::try_from(buf.len()).is_ok_and(|len| offset.checked_add(len).is_some()));
+            Ok(0)
+        };
+        assert!(matches!(records.at(i64::MAX, end)?, Found::End));
         Ok(())
     }
 }

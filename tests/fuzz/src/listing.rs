@@ -2,7 +2,7 @@
 
 //! The bytes of a directory file.
 
-use crate::dirent::{Found, Record};
+use crate::dirent::{Found, Records};
 use arbitrary::{Arbitrary, Unstructured};
 use coda_proto::{dirents, BadDirent, DirBuilder, Dirent};
 
@@ -40,11 +40,12 @@ struct Listing {
 /// `base`. Gives the positions of all records, too.
 fn list(file: &[u8], base: i64, mut position: i64) -> (Listing, Vec<i64>) {
     let (mut listing, mut positions) = (Listing::default(), Vec::new());
-    let mut record = Record::new();
+    let mut records = Records::new();
     loop {
         let wanted = position - FIRST;
-        let found = record.read(position, |buf, offset| {
+        let found = records.at(position, |buf, offset| {
             assert_eq!(offset, wanted);
+            assert!(offset.checked_add(buf.len() as i64).is_some());
             let rest = usize::try_from(offset - base)
                 .ok()
                 .and_then(|at| file.get(at..));
