@@ -69,38 +69,51 @@ struct Container {
 
 /// Containers of which somebody held pages when they were released: these may change yet.
 struct Held {
-    files: KVec<FileId>,
-    /// There were too many: it may be any.
-    all: bool,
-    /// There was one on a stacked file system, where files may not be known again, in a conversation
-    /// that is over.
-    stacked: bool,
+    plain: Files,
+    /// Those on stacked file systems, where files may not be known again: all of them count, once a
+    /// conversation is over in which there was one.
+    stacked: Files,
 }
 
-impl Held {
+/// A number of files.
+struct Files {
+    some: KVec<FileId>,
+    /// It may be any.
+    all: bool,
+}
+
+impl Files {
     const MOST: usize = 1024;
 
-    /// None so far.
-    fn new() -> Self {
+    const fn new() -> Self {
         Self {
-            files: KVec::new(),
+            some: KVec::new(),
             all: false,
-            stacked: false,
         }
     }
 
+    fn has(&self, file: &FileId) -> bool {
+        self.all || self.some.contains(file)
+    }
+
     fn add(&mut self, file: FileId) {
-        if self.all || self.files.contains(&file) {
+        if self.has(&file) {
             return;
         }
-        if self.files.len() >= Self::MOST || self.files.push(file, GFP_KERNEL).is_err() {
+        if self.some.len() >= Self::MOST || self.some.push(file, GFP_KERNEL).is_err() {
             warn_limited!("too many containers have pages that are held: all count as modified\n");
             self.all = true;
         }
     }
+}
 
-    fn has(&self, file: &FileId, stacked: bool) -> bool {
-        self.all || self.stacked && stacked || self.files.contains(file)
+impl Held {
+    fn of(&mut self, stacked: bool) -> &mut Files {
+        if stacked {
+            &mut self.stacked
+        } else {
+            &mut self.plain
+        }
     }
 }
 
@@ -128,7 +141,7 @@ impl Entered {
     /// Somebody holds pages of the container, which is about to be released. May sleep.
     pub(crate) fn held(&self) {
         let containers = self.comm.containers();
-        containers.held.lock().add(self.file);
+        containers.held.lock().of(self.stacked).add(self.file);
         containers.any_held.store(1, Relaxed);
         if self.stacked {
             self.comm.held_on_stack();
@@ -149,7 +162,10 @@ impl Containers {
                     next_gone: 0,
                     forgotten: 0,
                 }, "Containers::table"),
-                held <- new_mutex!(Held::new(), "Containers::held"),
+                held <- new_mutex!(Held {
+                    plain: Files::new(),
+                    stacked: Files::new(),
+                }, "Containers::held"),
                 any_held: Atomic::new(0),
             }),
             GFP_KERNEL,
@@ -174,12 +190,12 @@ impl Containers {
     /// A conversation is over, in which somebody held pages of a container on a stacked file system
     /// when it was released.
     pub(crate) fn leave_held_on_stack(&self) {
-        self.held.lock().stacked = true;
+        self.held.lock().stacked.all = true;
         self.any_held.store(1, Relaxed);
     }
 
     fn may_be_held(&self, file: &FileId, stacked: bool) -> bool {
-        self.any_held.load(Relaxed) != 0 && self.held.lock().has(file, stacked)
+        self.any_held.load(Relaxed) != 0 && self.held.lock().of(stacked).has(file)
     }
 }
 
@@ -251,6 +267,12 @@ impl Table {
             return;
         }
         let begun = self.begun;
+        // One that is closed many times takes one place.
+        let last = (self.next_gone + GONE - 1) % GONE;
+        if let Some(slot) = self.gone.get_mut(last).filter(|slot| slot.0 == id) {
+            slot.1 = begun;
+            return;
+        }
         if let Some(slot) = self.gone.get_mut(self.next_gone) {
             self.forgotten = slot.1;
             *slot = (id, begun);
@@ -376,6 +398,25 @@ mod tests {
         let late = new.containers().before_open()?;
         assert!(add(open, &new, GONE + 1, &state).1);
         assert!(!add(late, &new, GONE + 1, &state).1);
+        new.hang_up();
+        Ok(())
+    }
+
+    #[test]
+    fn a_stray_takes_one_place() -> Result {
+        let containers = Containers::alloc()?;
+        let (old, new) = (Comm::new(containers.clone())?, Comm::new(containers)?);
+        let state = WriteState::alloc()?;
+        let mut strays = KVec::new();
+        for _ in 0..=GONE {
+            strays.push(enter(&old, 1, &state)?, GFP_KERNEL)?;
+        }
+        old.hang_up();
+        let opens = [(); 2].map(|()| new.containers().before_open());
+        drop(strays);
+        for (id, open) in [1, 2].into_iter().zip(opens) {
+            assert_eq!(add(open?, &new, id, &state).1, id == 1);
+        }
         new.hang_up();
         Ok(())
     }

@@ -1209,12 +1209,14 @@ pub(crate) fn identity(host: &AnyFile) -> usize {
 }
 
 /// What a file is known by for as long as it exists, open or not: of those that exist at the same time
-/// only files in different subvolumes of a btrfs may have the same, and one that comes later may have
-/// that of one that is gone. On a stacked file system it may change.
+/// only files in different subvolumes of a btrfs may have the same. One that comes later has another
+/// one, too, where the file system gives its inodes generations. It may change on a stacked file system,
+/// on one that makes up such numbers (FAT), and where somebody sets the generation (`EXT4_IOC_SETVERSION`).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileId {
     device: u32,
     number: u64,
+    generation: u32,
 }
 
 impl FileId {
@@ -1226,6 +1228,7 @@ impl FileId {
             Self {
                 device: (*(*inode).i_sb).s_dev,
                 number: (*inode).i_ino,
+                generation: (*inode).i_generation,
             }
         }
     }
@@ -1233,7 +1236,11 @@ impl FileId {
     /// One of no file, for tests.
     #[cfg(CONFIG_KUNIT)]
     pub(crate) const fn numbered(number: u64) -> Self {
-        Self { device: 0, number }
+        Self {
+            device: 0,
+            number,
+            generation: 0,
+        }
     }
 }
 
