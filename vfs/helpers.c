@@ -33,10 +33,24 @@
 /* the module! macro has no field for it */
 MODULE_VERSION(VFS_MODULE_VERSION);
 
+/*
+ * There are no extended attributes, so a mode without set-id bits is all that it
+ * takes for a write to need no look at them.  SB_NOSEC says that for others, but
+ * with it the core sets the flag for a mode that it has seen, without a lock, and
+ * modes change here while files are written to.
+ */
+static void set_mode(struct inode *inode, umode_t mode)
+{
+	spin_lock(&inode->i_lock);
+	WRITE_ONCE(inode->i_mode, mode);
+	inode_set_flags(inode, mode & (S_ISUID | S_ISGID) ? 0 : S_NOSEC, S_NOSEC);
+	spin_unlock(&inode->i_lock);
+}
+
 void vfsh_inode_set_attr(struct inode *inode, const struct vfs_attr *attr)
 {
 	if (attr->valid & VFS_ATTR_MODE)
-		WRITE_ONCE(inode->i_mode, attr->mode);
+		set_mode(inode, attr->mode);
 	if (attr->valid & VFS_ATTR_UID)
 		inode->i_uid = make_kuid(&init_user_ns, attr->uid);
 	if (attr->valid & VFS_ATTR_GID)
@@ -255,6 +269,13 @@ bool vfsh_mapping_may_be_pinned(struct address_space *mapping)
 
 void vfsh_inode_touch(struct inode *inode)
 {
+	struct timespec64 now = current_time(inode);
+	struct timespec64 ctime = inode_get_ctime(inode);
+	struct timespec64 mtime = inode_get_mtime(inode);
+
+	/* the clock is a coarse one: most writes come within a tick of another */
+	if (timespec64_equal(&now, &ctime) && timespec64_equal(&now, &mtime))
+		return;
 	inode_set_mtime_to_ts(inode, inode_set_ctime_current(inode));
 }
 
@@ -310,11 +331,6 @@ void vfsh_inode_unhash(struct inode *inode)
 bool vfsh_inode_is_new(struct inode *inode)
 {
 	return inode_state_read_once(inode) & I_NEW;
-}
-
-bool vfsh_inode_execute_ok(struct inode *inode)
-{
-	return execute_ok(inode);
 }
 
 bool vfsh_inode_is_sync(struct inode *inode)
@@ -445,11 +461,6 @@ unsigned int vfsh_dentry_count(const struct dentry *dentry)
 struct inode *vfsh_dentry_inode(const struct dentry *dentry)
 {
 	return d_inode(dentry);
-}
-
-struct inode *vfsh_dentry_inode_rcu(const struct dentry *dentry)
-{
-	return d_inode_rcu(dentry);
 }
 
 int vfsh_user_path(const char __user *name, bool follow, struct path *path)

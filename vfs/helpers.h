@@ -88,7 +88,6 @@ void vfsh_inode_clear_nlink(struct inode *inode);
 void vfsh_inode_rehash(struct inode *inode, u64 hash);
 void vfsh_inode_unhash(struct inode *inode);
 bool vfsh_inode_is_new(struct inode *inode);
-bool vfsh_inode_execute_ok(struct inode *inode);
 bool vfsh_inode_is_sync(struct inode *inode);
 bool vfsh_inode_is_dax(const struct inode *inode);
 void vfsh_inode_lock(struct inode *inode);
@@ -112,7 +111,6 @@ void vfsh_dentry_visit_children(struct dentry *parent,
 				void *arg);
 unsigned int vfsh_dentry_count(const struct dentry *dentry);
 struct inode *vfsh_dentry_inode(const struct dentry *dentry);
-struct inode *vfsh_dentry_inode_rcu(const struct dentry *dentry);
 
 int vfsh_user_path(const char __user *name, bool follow, struct path *path);
 

@@ -637,7 +637,8 @@ impl<T: FileSystem> DentryOps<T> {
             return T::revalidate(unsafe { Dentry::from_raw(dentry) }).into();
         }
         // SAFETY: An object of this table, in RCU path walk: its inode may be gone, or going.
-        let inode = unsafe { NonNull::new(helpers::vfsh_dentry_inode_rcu(dentry)) };
+        // Read once, as `d_inode_rcu()` does.
+        let inode = unsafe { NonNull::new((&raw const (*dentry).d_inode).read_volatile()) };
         let Some(inode) = inode else {
             return ECHILD.to_errno();
         };
