@@ -21,6 +21,8 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 fn spec() -> Spec {
@@ -737,13 +739,34 @@ pub fn cases() -> Vec<Case> {
         ),
         case(
             "blocked_signals",
-            "a caller's own signal mask is as before",
+            "a signal that is caught waits, and the caller's own signal mask is as before",
             |fixture| {
+                static CAUGHT: AtomicBool = AtomicBool::new(false);
+                extern "C" fn catch(_: libc::c_int) {
+                    CAUGHT.store(true, Relaxed);
+                }
                 fs::write(fixture.root.join("f"), b"")?;
-                let before = SigSet::thread_get_mask()?;
-                fs::metadata(fixture.mnt.join("f"))?;
-                ensure!(SigSet::thread_get_mask()? == before, "the mask changed");
-                Ok(())
+                let rule = Rule::on("LOOKUP").name("f").once().with("hold", true);
+                let rule = fixture.rule(rule)?;
+                let mut kid = child(|teller| {
+                    // SAFETY: the handler does nothing that it must not.
+                    unsafe {
+                        libc::signal(libc::SIGUSR1, catch as *const () as libc::sighandler_t)
+                    };
+                    let before = SigSet::thread_get_mask()?;
+                    teller.ready()?;
+                    fs::metadata(fixture.mnt.join("f"))?;
+                    ensure!(CAUGHT.load(Relaxed), "it did not come");
+                    ensure!(SigSet::thread_get_mask()? == before, "the mask changed");
+                    Ok(())
+                })?;
+                kid.wait_ready()?;
+                fixture.wait_rule(rule, 1)?;
+                kid.kill(Signal::SIGUSR1)?;
+                // Who took it now would get no answer.
+                std::thread::sleep(Duration::from_millis(300));
+                fixture.release(rule)?;
+                kid.succeed()
             },
         ),
         case("forced_unmount", "umount -f", |fixture| {
