@@ -2,6 +2,8 @@
 # make bench: what calls cost with C's module, with ours, on FUSE with its passthrough
 # and on the containers themselves, in executed instructions; and what two CPUs do for
 # each.  Nothing is judged.
+# make profile (bench.sh --profile): in which functions of the kernel those instructions
+# are.
 . "$(dirname "$0")/lib.sh"
 tools=$TOP/tools
 
@@ -10,6 +12,7 @@ load_facts
 step "$OUT/logs/$DIST/module.log" "Building coda_rs.ko for $REL" bash "$tools/build-module.sh"
 bash "$tools/build-tests.sh"
 results=$OUT/results/$DIST/bench
+[ "${1:-}" != --profile ] || results=$OUT/results/$DIST/profile
 rm -rf "$results"
 mkdir -p "$results"
 
@@ -26,6 +29,27 @@ measure() {
 		--plain --fs "" --timeout 1800 --no-check "${options[@]}" \
 		-- /opt/coda/guest/main.sh case bench "$@" | tr -d '\r' >"$results/$name"
 }
+
+if [ "${1:-}" = --profile ]; then
+	step "$OUT/logs/$DIST/profile.log" "Building the plugin for QEMU" \
+		in_root --setenv RUSTFLAGS "" --setenv CARGO_NET_OFFLINE true -- \
+		cargo build --release --locked --manifest-path "$TOP/tests/profile/Cargo.toml"
+	plugin=$IN_CACHE/cargo/target/x86_64-unknown-linux-gnu/release/libcodaprofile.so
+	note "==> Counting the instructions of each function"
+	for name in c ours; do
+		module=coda
+		[ "$name" = c ] || module=$OUT/$REL/coda_rs.ko
+		measure "profile-$name" "$module" --icount --plugin "$plugin,out=$results/profile-$name" \
+			-- --profile --rounds 2 &
+		pids[${#pids[@]}]=$!
+	done
+	for pid in "${pids[@]}"; do
+		wait "$pid" || die "The profile: see the logs in ${OUT#"$TOP/"}/logs/$DIST."
+	done
+	in_root "$OUT/tests/$DIST/bin/codabench" --kernel "$REL" --profile "$results"
+	echo "All of it is in ${results#"$TOP/"}/profile.txt."
+	exit
+fi
 
 # C's module and ours; ONE after the other, or both at once.
 both() {

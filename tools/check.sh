@@ -52,7 +52,7 @@ module_fmt() {
 
 tests_fmt() {
 	local dir
-	for dir in tests tests/fuzz; do
+	for dir in tests tests/fuzz tests/profile; do
 		in_root cargo fmt --manifest-path "$dir/Cargo.toml" --all ${1:+"$1"} || return 1
 	done
 }
@@ -60,7 +60,9 @@ tests_fmt() {
 tests_clippy() {
 	in_root cargo clippy --manifest-path tests/Cargo.toml --workspace --all-targets --offline -- -D warnings &&
 		in_root --setenv CXX clang++ --setenv CARGO_TARGET_DIR "$IN_CACHE/cargo/target/fuzz" -- \
-			cargo clippy --manifest-path tests/fuzz/Cargo.toml --workspace --all-targets --offline --locked -- -D warnings
+			cargo clippy --manifest-path tests/fuzz/Cargo.toml --workspace --all-targets --offline --locked -- -D warnings &&
+		in_root --setenv RUSTFLAGS "" -- \
+			cargo clippy --manifest-path tests/profile/Cargo.toml --all-targets --offline --locked -- -D warnings
 }
 
 tests_unit() {

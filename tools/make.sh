@@ -25,6 +25,9 @@ fmt)
 test | check | bench)
 	exec bash "$tools/$1.sh"
 	;;
+profile)
+	exec bash "$tools/bench.sh" --profile
+	;;
 test-long)
 	exec bash "$tools/test.sh" --long
 	;;
@@ -41,6 +44,7 @@ help)
 		make test-long      the same with 100,000 random operations to compare, an hour of storm
 		                    on each kernel, and one with KCSAN (three hours)
 		make bench          what calls cost with C's module, with ours, and on the bare file
+		make profile        in which functions of the kernel that is
 		make check          formatting, lints, warnings, and the rules of the tree
 		make fmt            formats all Rust
 		make clean          removes out/

@@ -323,7 +323,7 @@ done <<-END
 	12 case icount psdev outstanding.cost_of_a_reply
 END
 # What they measure is nobody's business here.
-start bench "the benchmarks run" --module "$stock" --fs "" --timeout 600 -- "$main" case bench --rounds 1
+start bench "the benchmarks run" --module "$stock" --fs "" --timeout 600 -- "$main" case bench --rounds 1 --outstanding 100
 if [ -n "$long" ]; then
 	# An hour of storm on each kernel; half of the file systems are not there on two.
 	hours=(--env CODA_TEST_TIMEOUT=5400)

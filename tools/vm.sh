@@ -11,6 +11,7 @@
 #   --timeout S      the watchdog's limit for the whole boot (default: 900)
 #   --mem MB, --cpus N   size of the guest (default: 2048, 2)
 #   --icount         one emulated CPU, whose clock counts executed instructions
+#   --plugin FILE,ARGS  a plugin for QEMU; the kernel is where it was linked to be
 #   --plain          the stock kernel without the checks that it has, and leaves off
 #   --fs "LIST"      container file systems beside tmpfs (default: ext4 xfs btrfs)
 #   --results DIR    what the command leaves in $CODA_RESULTS ends up there
@@ -27,7 +28,7 @@
 . "$(dirname "$0")/lib.sh"
 
 payloads=() extras=() envs=() module='' kernel=stock label=vm timeout=900 mem=2048 cpus=2
-tty='' check=1 ignore='' quiet='' results='' oops='' icount='' plain='' fs_list='ext4 xfs btrfs'
+tty='' check=1 ignore='' quiet='' results='' oops='' icount='' plain='' plugin='' fs_list='ext4 xfs btrfs'
 while [ $# -gt 0 ]; do
 	case $1 in
 	--payload) payloads+=("$2"); shift ;;
@@ -39,6 +40,7 @@ while [ $# -gt 0 ]; do
 	--mem) mem=$2; shift ;;
 	--cpus) cpus=$2; shift ;;
 	--plain) plain=1 ;;
+	--plugin) plugin=$2; shift ;;
 	--icount) icount=1 cpus=1 envs+=(CODA_ICOUNT=1) ;;
 	--fs) fs_list=$2; shift ;;
 	--results) results=$2; shift ;;
@@ -124,7 +126,7 @@ in_root sh -e -c '
 # The C module is known for it, though, and a control has to see the rest.
 [ "$module" = coda ] || oops=1
 cpu=max
-append="console=ttyS0,115200 panic=-1 ${oops:+oops=panic }log_buf_len=16M rcupdate.rcu_cpu_stall_timeout=120 mitigations=off"
+append="${plugin:+nokaslr }console=ttyS0,115200 panic=-1 ${oops:+oops=panic }log_buf_len=16M rcupdate.rcu_cpu_stall_timeout=120 mitigations=off"
 case $kernel in
 stock)
 	image=$CACHE/kernel/$REL/image/vmlinuz
@@ -179,6 +181,7 @@ qemu=(
 	-chardev "file,id=dmesg,path=$logs/dmesg" -device virtserialport,chardev=dmesg,name=coda.dmesg
 	-device virtio-rng-pci
 )
+[ -z "$plugin" ] || qemu+=(-plugin "$plugin")
 drive root "$(inside "$CACHE/guest/$REL/root.squashfs")" readonly=on
 drive payload "$run/payload.squashfs" readonly=on
 for fs in $fs_list; do

@@ -2,6 +2,8 @@
 
 //! What `make bench` has measured: a table to read, a file for programs, and a chart.
 
+mod profile;
+
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use plotters::prelude::*;
@@ -19,6 +21,9 @@ struct Args {
     /// Which kernel it was.
     #[arg(long)]
     kernel: String,
+    /// It is the output of make profile: profile-c and profile-ours, and what the plugin left.
+    #[arg(long)]
+    profile: bool,
 }
 
 /// What is wanted of an operation: at most so many times the cost.
@@ -51,6 +56,9 @@ const GOALS: &[Goal] = &[
     goal("mmap_munmap", Some(1.05), None),
     goal("fault_write_first", Some(1.05), None),
 ];
+
+/// An upcall while many others wait, and the same by itself: so many times the cost at most.
+const OUTSTANDING: (&str, &str, f64) = ("getattr_outstanding", "getattr_upcall", 1.05);
 
 /// How many times as much two processors are to do as one.
 const SCALES: f64 = 1.8;
@@ -95,10 +103,19 @@ struct Scale {
 }
 
 #[derive(Serialize)]
+struct Outstanding {
+    c: Option<f64>,
+    coda_rs: Option<f64>,
+    goal: f64,
+}
+
+#[derive(Serialize)]
 struct Report {
     kernel: String,
     unit: &'static str,
     operations: Vec<Row>,
+    /// What an upcall costs while many others wait, to what it costs by itself.
+    outstanding: Outstanding,
     two_processors: Vec<Scale>,
 }
 
@@ -176,6 +193,17 @@ fn rows(c: &Lines, ours: &Lines) -> Vec<Row> {
         .collect()
 }
 
+fn outstanding(rows: &[Row]) -> Outstanding {
+    let (many, one, goal) = OUTSTANDING;
+    let [many, one] = [many, one].map(|name| rows.iter().find(|row| row.operation == name));
+    let of = |cost: fn(&Row) -> Option<u64>| ratio(cost(many?), cost(one?));
+    Outstanding {
+        c: of(|row| row.c),
+        coda_rs: of(|row| row.coda_rs),
+        goal,
+    }
+}
+
 fn scales(c: &Lines, ours: &Lines) -> Vec<Scale> {
     // Twice the work, in how much of the time.
     let gain = |lines: &Lines, operation: &str, place: &str| {
@@ -206,13 +234,13 @@ fn table(report: &Report) -> Result<String> {
     };
     writeln!(
         text,
-        "{:<18} {:>10} {:>10} {:>10} {:>10}  {:<12} {:<12}",
+        "{:<19} {:>10} {:>10} {:>10} {:>10}  {:<12} {:<12}",
         "instructions", "C", "coda_rs", "bare", "FUSE", "to C (goal)", "to bare (goal)"
     )?;
     for row in &report.operations {
         writeln!(
             text,
-            "{:<18} {:>10} {:>10} {:>10} {:>10}  {:<12} {:<12} {}",
+            "{:<19} {:>10} {:>10} {:>10} {:>10}  {:<12} {:<12} {}",
             row.operation,
             number(row.c),
             number(row.coda_rs),
@@ -228,15 +256,23 @@ fn table(report: &Report) -> Result<String> {
         )?;
     }
     writeln!(text)?;
+    let Outstanding { c, coda_rs, goal } = &report.outstanding;
     writeln!(
         text,
-        "{:<18} {:>10} {:>10} {:>10}  (goal: {SCALES})",
+        "an upcall among many to one alone: C {}, coda_rs {} (goal: {goal})",
+        times(*c),
+        times(*coda_rs)
+    )?;
+    writeln!(text)?;
+    writeln!(
+        text,
+        "{:<19} {:>10} {:>10} {:>10}  (goal: {SCALES})",
         "two CPUs to one", "C", "coda_rs", "bare"
     )?;
     for scale in &report.two_processors {
         writeln!(
             text,
-            "{:<18} {:>10} {:>10} {:>10}",
+            "{:<19} {:>10} {:>10} {:>10}",
             scale.operation,
             times(scale.c),
             times(scale.coda_rs),
@@ -324,6 +360,11 @@ fn chart(report: &Report, path: &Path) -> Result<()> {
 fn main() -> Result<()> {
     let args = Args::parse();
     let file = |name: &str| args.results.join(name);
+    if args.profile {
+        let text = profile::report(&args.results, &args.kernel)?;
+        fs::write(file("profile.txt"), &text)?;
+        return Ok(());
+    }
     let (c, ours) = (
         Lines::read(&file("bench-c"), "bench")?,
         Lines::read(&file("bench-ours"), "bench")?,
@@ -332,10 +373,12 @@ fn main() -> Result<()> {
         Lines::read(&file("scale-c"), "scale")?,
         Lines::read(&file("scale-ours"), "scale")?,
     );
+    let operations = rows(&c, &ours);
     let report = Report {
         kernel: args.kernel,
         unit: "instructions of the kernel for one operation",
-        operations: rows(&c, &ours),
+        outstanding: outstanding(&operations),
+        operations,
         two_processors: scales(&c_scales, &our_scales),
     };
     fs::write(

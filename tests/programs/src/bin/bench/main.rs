@@ -12,10 +12,14 @@
 //! containers themselves), what it cost in all, and how much of that was the
 //! kernel's (all but what the cache manager spent itself).
 //!
+//! With `--profile` the plugin of `tests/profile` is told when to count, and what
+//! it takes to name what it counted is printed.
+//!
 //! With `--scale` some operations are done by one thread, and then by two on
 //! different files at the same time, and what is printed is how many a second.
 
 mod manager;
+mod mark;
 mod passthrough;
 
 use clap::Parser;
@@ -40,6 +44,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Barrier;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 /// What calls cost on a Coda mount.
 #[derive(Parser)]
@@ -50,9 +55,15 @@ struct Args {
     /// How many rounds of each operation.
     #[arg(long, default_value_t = 7)]
     rounds: u32,
+    /// How many requests wait for their reply in getattr_outstanding.
+    #[arg(long, default_value_t = 10_000)]
+    outstanding: u64,
     /// How many can be done at the same time, instead of what they cost.
     #[arg(long)]
     scale: bool,
+    /// For the plugin that counts instructions.
+    #[arg(long, conflicts_with = "scale")]
+    profile: bool,
     /// Only operations whose name has one of these in it.
     only: Vec<String>,
 }
@@ -82,6 +93,7 @@ struct Place<'a> {
     /// How many files have been made there.
     made: Cell<u32>,
     rounds: u32,
+    outstanding: u64,
     told: &'a Told,
     /// The device, if there is a cache manager.
     device: Option<&'a OwnedFd>,
@@ -137,9 +149,14 @@ impl Place<'_> {
         let mut best: Option<Cost> = None;
         for round in 0..=self.rounds {
             let (own, began) = (self.told.own.load(Relaxed), now());
+            // The first round finds nothing in the caches.
+            if round > 0 {
+                mark::begin(n);
+            }
             for _ in 0..n {
                 operation()?;
             }
+            mark::end();
             let (ended, own) = (now(), self.told.own.load(Relaxed) - own);
             let all = ended - began;
             let cost = Cost {
@@ -177,7 +194,9 @@ impl Place<'_> {
 
     fn timed(&self, operation: impl FnOnce() -> Result<()>) -> Result<Cost> {
         let (own, began) = (self.told.own.load(Relaxed), now());
+        mark::begin(1);
         operation()?;
+        mark::end();
         let all = now() - began;
         let own = self.told.own.load(Relaxed) - own;
         Ok(Cost {
@@ -250,23 +269,16 @@ const OPERATIONS: &[(&str, Operation)] = &[
     ("write_1", |at| writes(at, 1, 1000)),
     ("read_1048576", |at| reads(at, LENGTH, 20)),
     ("write_1048576", |at| writes(at, LENGTH, 20)),
-    ("getattr_upcall", |at| {
-        let Some(device) = at.device else {
+    ("getattr_upcall", |at| getattrs(at, "a/once")),
+    // The same while others wait for their replies, which went before.
+    ("getattr_outstanding", |at| {
+        if at.device.is_none() {
             return Ok(None);
-        };
-        let path = c_path(&at.path("a/once"));
-        stat(&path)?;
-        let fid = at.told.last();
-        ensure!(fid != Fid::default(), "no fid was told");
-        let cost = at.cost_of_each(100, || {
-            manager::zap(device, fid)?;
-            let before = at.told.answered.load(Relaxed);
-            let cost = at.timed(|| stat(&path))?;
-            let asked = at.told.answered.load(Relaxed) - before;
-            ensure!(asked > 0, "nobody was asked");
-            Ok(cost)
-        });
-        cost.map(Some)
+        }
+        let others = Outstanding::new(at)?;
+        let cost = getattrs(at, "a/twice");
+        others.end()?;
+        cost
     }),
     ("getdents_1000", |at| {
         let mut buffer = vec![0u8; 32768];
@@ -324,6 +336,66 @@ const OPERATIONS: &[(&str, Operation)] = &[
     }),
 ];
 
+/// A stat(2) for which the cache manager is asked: of a file that nobody has looked at before.
+fn getattrs(at: &Place<'_>, name: &str) -> Result<Option<Cost>> {
+    let Some(device) = at.device else {
+        return Ok(None);
+    };
+    let path = c_path(&at.path(name));
+    stat(&path)?;
+    let fid = at.told.last();
+    ensure!(fid != Fid::default(), "no fid was told");
+    let cost = at.cost_of_each(100, || {
+        manager::zap(device, fid)?;
+        let before = at.told.answered.load(Relaxed);
+        let cost = at.timed(|| stat(&path))?;
+        let asked = at.told.answered.load(Relaxed) - before;
+        ensure!(asked > 0, "nobody was asked");
+        Ok(cost)
+    });
+    cost.map(Some)
+}
+
+/// Threads that wait for a reply each.
+struct Outstanding {
+    threads: Child,
+    release: CString,
+}
+
+impl Outstanding {
+    fn new(at: &Place<'_>) -> Result<Self> {
+        let (dir, many) = (at.dir.clone(), at.outstanding);
+        let threads = child(move |_| {
+            let ask = |n| {
+                let path = c_path(&dir.join(format!("{}{n}", manager::HELD)));
+                matches!(stat(&path), Err(e) if e.downcast_ref() == Some(&Errno::ENOENT))
+            };
+            let threads: std::result::Result<Vec<_>, _> = std::thread::scope(|scope| {
+                let small = || std::thread::Builder::new().stack_size(64 << 10);
+                let threads = (0..many).map(|n| small().spawn_scoped(scope, move || ask(n)));
+                let threads: std::result::Result<Vec<_>, _> = threads.collect();
+                threads.map(|threads| threads.into_iter().map(|t| t.join().ok()).collect())
+            });
+            ensure!(
+                threads?.iter().all(|told| *told == Some(true)),
+                "a thread was told something else"
+            );
+            Ok(())
+        })?;
+        let held = || Ok((at.told.held.load(Relaxed) == many).then_some(()));
+        wait_for("all to ask", patience(600), held)?;
+        Ok(Outstanding {
+            threads,
+            release: c_path(&at.path(manager::RELEASE)),
+        })
+    }
+
+    fn end(self) -> Result<()> {
+        ensure!(stat(&self.release).is_err(), "there is such a name");
+        self.threads.succeed()
+    }
+}
+
 /// Of a mapping, all faults but the first.
 fn faults(at: &Place<'_>, prot: i32, touch: fn(&Map, usize)) -> Result<Option<Cost>> {
     let cost = at.cost_of_each(5, || {
@@ -379,6 +451,7 @@ fn fill(dir: &Path) -> Result<()> {
     }
     fs::create_dir_all(dir.join("a"))?;
     fs::write(dir.join("a/once"), b"")?;
+    fs::write(dir.join("a/twice"), b"")?;
     let many = dir.join("many");
     fs::create_dir_all(&many)?;
     (0..ENTRIES).try_for_each(|n| Ok(fs::write(many.join(format!("entry-{n:04}")), b"")?))
@@ -525,7 +598,22 @@ fn together(dir: &Path, threads: usize, rounds: u32, what: Parallel) -> Result<u
     Ok(best)
 }
 
+/// The names of the kernel's functions, and of its modules'.
+fn symbols() -> Result<()> {
+    for line in fs::read_to_string("/proc/kallsyms")?.lines() {
+        let words: Vec<_> = line.split_whitespace().collect();
+        if let [address, "t" | "T" | "w" | "W", name, ..] = words.as_slice() {
+            println!("symbol {address} {name}");
+        }
+    }
+    Ok(())
+}
+
 fn measure(args: &Args) -> Result<()> {
+    if args.profile {
+        // What the kernel still does after its start is not to be in it.
+        std::thread::sleep(Duration::from_secs(30));
+    }
     let root = args
         .containers
         .join(format!("bench-{}", std::process::id()));
@@ -543,6 +631,7 @@ fn measure(args: &Args) -> Result<()> {
         behind: &root,
         made: Cell::new(0),
         rounds: args.rounds,
+        outstanding: args.outstanding,
         told,
         device: None,
         opaque: false,
@@ -578,8 +667,14 @@ fn measure(args: &Args) -> Result<()> {
                 let line =
                     |Cost { all, kernel }| format!("bench {name} {} {all} {kernel}", place.name);
                 cases.over(name, place, operation(place).map(|cost| cost.map(line)));
+                if args.profile {
+                    println!("profile {name} {} {}", place.name, mark::write());
+                }
             }
         }
+    }
+    if args.profile {
+        symbols()?;
     }
     drop(fuse);
     mounted.end()?;

@@ -8,13 +8,13 @@
 
 use coda_proto::request::{Ask, Request, read};
 use coda_proto::{
-    C_O_TRUNC, C_O_WRITE, CreateOut, Fid, GetattrOut, LookupOut, MAXMSGSIZE, Opcode, OpenByFdOut,
-    OutHdr, RootOut, StatfsOut, Timespec, Vattr, intent, vtype,
+    C_O_TRUNC, C_O_WRITE, CreateOut, DirBuilder, Fid, GetattrOut, InHdr, LookupOut, MAXMSGSIZE,
+    Opcode, OpenByFdOut, OutHdr, RootOut, StatfsOut, Timespec, Vattr, dirtype, intent, vtype,
 };
 use coda_selftests::sys;
 use ktest::{Context, Result, bail};
 use nix::errno::Errno;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -32,6 +32,8 @@ pub struct Told {
     pub own: AtomicU64,
     /// Requests that it has answered.
     pub answered: AtomicU64,
+    /// Requests that it does not answer yet.
+    pub held: AtomicU64,
     /// The fid that it has told last, one word after the other.
     pub last: [AtomicU64; 4],
 }
@@ -83,8 +85,17 @@ struct Manager {
     root: PathBuf,
     paths: HashMap<Fid, PathBuf>,
     fids: HashMap<PathBuf, Fid>,
+    /// The directories whose listing has been made; nothing changes in them afterwards but names that nobody lists.
+    listed: HashSet<Fid>,
     told: &'static Told,
+    /// Requests that wait for their reply: see [`HELD`].
+    held: Vec<InHdr>,
 }
+
+/// Who looks up a name that begins so has to wait, until somebody looks up [`RELEASE`].
+pub const HELD: &str = "held-";
+/// See [`HELD`].
+pub const RELEASE: &str = "release";
 
 impl Manager {
     fn path(&self, fid: Fid) -> Result<&PathBuf, Errno> {
@@ -121,6 +132,27 @@ impl Manager {
             bytes: meta.blocks() * 512,
             ..Vattr::default()
         })
+    }
+
+    /// Where the content of an object is. That of a directory is a file of records, as Venus makes it.
+    fn container(&mut self, fid: Fid) -> Result<PathBuf, Errno> {
+        let path = self.root.join(self.path(fid)?);
+        if !path.is_dir() {
+            return Ok(path);
+        }
+        let listing = self.root.join(format!(".listing-{}", fid.0[3]));
+        if self.listed.insert(fid) {
+            let mut records = DirBuilder::default();
+            for name in [&b"."[..], b".."] {
+                records.push(fid.inode_number(), dirtype::UNKNOWN, name);
+            }
+            for entry in fs::read_dir(path).map_err(errno)? {
+                let name = entry.map_err(errno)?.file_name();
+                records.push(1, dirtype::UNKNOWN, name.as_bytes());
+            }
+            fs::write(&listing, records.finish()).map_err(errno)?;
+        }
+        Ok(listing)
     }
 
     fn execute(&mut self, ask: &Ask<'_>, keep: &mut Option<OwnedFd>) -> Result<Vec<u8>, Errno> {
@@ -165,7 +197,7 @@ impl Manager {
                 oh.as_bytes().to_vec()
             }
             Ask::OpenByFd { fid, flags } => {
-                let path = self.root.join(self.path(fid)?);
+                let path = self.container(fid)?;
                 let writes = flags & C_O_WRITE != 0;
                 let file = OpenOptions::new()
                     .read(true)
@@ -194,6 +226,11 @@ impl Manager {
         if matches!(request.ask, Ask::Signal) {
             return None;
         }
+        if matches!(request.ask, Ask::Lookup { name, .. } if name.starts_with(HELD.as_bytes())) {
+            self.held.push(request.head);
+            self.told.held.store(self.held.len() as u64, Relaxed);
+            return None;
+        }
         let (result, mut bytes) = match self.execute(&request.ask, keep) {
             Ok(bytes) => (0, bytes),
             Err(e) => (e as u32, OutHdr::default().as_bytes().to_vec()),
@@ -210,7 +247,9 @@ pub fn serve(device: &OwnedFd, root: &Path, told: &'static Told) -> Result<Infal
         root: root.to_owned(),
         paths: HashMap::new(),
         fids: HashMap::new(),
+        listed: HashSet::new(),
         told,
+        held: Vec::new(),
     };
     let mut buffer = vec![0; MAXMSGSIZE];
     loop {
@@ -223,6 +262,12 @@ pub fn serve(device: &OwnedFd, root: &Path, told: &'static Told) -> Result<Infal
         };
         let mut keep = None;
         let reply = manager.reply(&request, &mut keep);
+        if matches!(request.ask, Ask::Lookup { name, .. } if name == RELEASE.as_bytes()) {
+            for head in manager.held.drain(..) {
+                let no = OutHdr::answer(&head, Errno::ENOENT as u32);
+                sys::write(device, no.as_bytes())?;
+            }
+        }
         told.own.fetch_add(now() - began, Relaxed);
         if let Some(reply) = reply {
             told.answered.fetch_add(1, Relaxed);
