@@ -256,7 +256,8 @@ impl Request {
         })
     }
 
-    /// It is over. To be called by the one who took it out of its queue or table.
+    /// It is over. To be called by the one who took it out of its queue or table, who also says so
+    /// ([`Request::tell`]) when he holds no lock that the waiter takes next.
     fn end(&self, how: Result<Reply, Error>, comm: &Comm) {
         let (writer, unwanted) = {
             let mut state = self.state.lock();
@@ -269,6 +270,10 @@ impl Request {
         drop(unwanted);
         // The open counts until now: before the waiter goes on.
         drop(writer);
+    }
+
+    /// Wakes whoever waits for it.
+    fn tell(&self) {
         self.over.happened();
     }
 
@@ -872,6 +877,7 @@ impl Comm {
         // It may have been what others wait for.
         let held = core::mem::take(&mut state.held);
         drop(state);
+        request.tell();
         if held {
             self.readable.notify_all();
         }
@@ -928,6 +934,7 @@ impl Comm {
         for requests in [pending, processing] {
             for request in requests.values() {
                 request.end(Err(ENXIO), self);
+                request.tell();
             }
         }
     }
