@@ -34,14 +34,15 @@ if [ "${1:-}" = --profile ]; then
 	step "$OUT/logs/$DIST/profile.log" "Building the plugin for QEMU" \
 		in_root --setenv RUSTFLAGS "" --setenv CARGO_NET_OFFLINE true -- \
 		cargo build --release --locked --manifest-path "$TOP/tests/profile/Cargo.toml"
-	plugin=$IN_CACHE/cargo/target/x86_64-unknown-linux-gnu/release/libcodaprofile.so
+	plugin=$IN_CACHE/cargo/target/release/libcodaprofile.so
 	note "==> Counting the instructions of each function"
+	pids=()
 	for name in c ours; do
 		module=coda
 		[ "$name" = c ] || module=$OUT/$REL/coda_rs.ko
 		measure "profile-$name" "$module" --icount --plugin "$plugin,out=$results/profile-$name" \
 			-- --profile --rounds 2 &
-		pids[${#pids[@]}]=$!
+		pids+=($!)
 	done
 	for pid in "${pids[@]}"; do
 		wait "$pid" || die "The profile: see the logs in ${OUT#"$TOP/"}/logs/$DIST."
