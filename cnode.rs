@@ -6,6 +6,8 @@
 use crate::{
     inode::Coda,
     report::{self, WriteState},
+    tally,
+    trace::How,
     upcall::{Comm, Doubt, Epoch},
     vfs::{
         inode::{mode, Iget, InodeRef},
@@ -266,18 +268,22 @@ pub(crate) fn account(inode: &INode<Coda>) -> Result<Option<&Arc<WriteState>>> {
             Some(state) => state,
             None => WriteState::alloc()?,
         };
-        match comm.doubt_about(&fid) {
+        let mut is_news = match comm.doubt_about(&fid) {
             Some(Doubt::Doubtful) => new.doubt(),
-            Some(Doubt::Haunted) => new.haunt(),
-            None => {}
-        }
+            Some(Doubt::Haunted) => {
+                new.haunt();
+                false
+            }
+            None => false,
+        };
         {
             let state = cnode.state.lock();
-            if state.doubtful {
-                new.doubt();
-            }
+            is_news |= state.doubtful && new.doubt();
             // Somebody else may have been faster.
-            cnode.write.populate(new);
+            is_news &= cnode.write.populate(new);
+        }
+        if is_news {
+            tally::modified(&fid, How::Other);
         }
         // It may have got another fid meanwhile.
         check_state(inode);
@@ -286,8 +292,8 @@ pub(crate) fn account(inode: &INode<Coda>) -> Result<Option<&Arc<WriteState>>> {
 }
 
 /// The content of `inode` may change at any time, without anybody's telling: see
-/// [`WriteState::doubt`].
-pub(crate) fn doubt(inode: &INode<Coda>) {
+/// [`WriteState::doubt`]. By what, is for those who look.
+pub(crate) fn doubt(inode: &INode<Coda>, how: How) {
     if !inode.is_regular() {
         return;
     }
@@ -295,7 +301,9 @@ pub(crate) fn doubt(inode: &INode<Coda>) {
     // If no account is kept so far: whoever begins one looks here, with the lock held.
     cnode.state.lock().doubtful = true;
     if let Some(state) = cnode.write_state() {
-        state.doubt();
+        if state.doubt() {
+            tally::modified(&cnode.fid(), how);
+        }
     }
     remember(inode, Doubt::Doubtful);
 }
@@ -337,9 +345,12 @@ impl Truncation<'_> {
     /// It is over. `truncated` says whether the file was truncated, as far as can be known.
     pub(crate) fn over(self, truncated: Option<bool>) {
         if truncated.is_none() {
-            doubt(self.inode);
+            doubt(self.inode, How::Truncate);
         }
-        let state = self.noted.over(truncated);
+        let (state, is_news) = self.noted.over(truncated);
+        if is_news {
+            tally::modified(&self.inode.data().fid(), How::Truncate);
+        }
         remember_modified(self.inode, &state);
     }
 }
@@ -369,8 +380,8 @@ pub(crate) fn replace_fid(inode: &INode<Coda>, new: &Fid) {
         let is_other = |cnode: &Cnode| !core::ptr::eq(cnode, inode.data()) && cnode.fid() == *new;
         if let Some(other) = inode.super_block().ilookup(new.ino(), is_other) {
             // Two inodes for one object: neither knows what the other's writers do.
-            doubt(inode);
-            doubt(&other);
+            doubt(inode, How::Other);
+            doubt(&other, How::Other);
         }
     };
     doubt_others();
@@ -395,6 +406,6 @@ pub(crate) fn check_state(inode: &INode<Coda>) {
         remember_modified(inode, state);
     }
     if known == Some(Doubt::Doubtful) || other.is_some_and(|other| !Arc::ptr_eq(&other, state)) {
-        doubt(inode);
+        doubt(inode, How::Other);
     }
 }

@@ -26,6 +26,8 @@ mod pioctl;
 mod psdev;
 mod report;
 mod sysctl;
+mod tally;
+mod trace;
 mod upcall;
 mod wire;
 
@@ -44,10 +46,11 @@ module! {
 /// What the module is made of.
 struct Parts;
 
-impl vfs::module::Parts<3> for Parts {
+impl vfs::module::Parts<3, 4> for Parts {
     type FileSystem = Coda;
     type Device = Psdev;
     const SYSCTLS: &'static CStr = c"coda";
+    const DEBUGFS: &'static CStr = c"coda_rs";
 
     fn device() -> impl PinInit<Psdev, Error> {
         Psdev::new()
@@ -56,9 +59,13 @@ impl vfs::module::Parts<3> for Parts {
     fn sysctls() -> &'static [vfs::sysctl::Entry; 3] {
         sysctl::entries()
     }
+
+    fn debugfs() -> &'static [vfs::debugfs::Entry<Psdev>; 4] {
+        Psdev::shown()
+    }
 }
 
-type CodaModule = vfs::module::Module<Parts, 3>;
+type CodaModule = vfs::module::Module<Parts, 3, 4>;
 
 #[kunit_tests(coda_rs_module)]
 mod tests {

@@ -12,11 +12,14 @@
 
 use crate::{
     report::WriteState,
+    tally,
+    trace::How,
     upcall::Comm,
     vfs::{
         backing::{self, FileId},
         warn_limited,
     },
+    wire::Fid,
 };
 use kernel::{
     fs::File,
@@ -230,7 +233,10 @@ impl OnItsWay<'_> {
             known.opens += 1;
             if !known.shared && !Arc::ptr_eq(&known.state, state) {
                 known.shared = true;
-                known.state.doubt();
+                if known.state.doubt() {
+                    // Whose it is, the table does not know.
+                    tally::modified(&Fid::default(), How::Other);
+                }
             }
             return known.shared || gone;
         }

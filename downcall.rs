@@ -6,6 +6,7 @@
 use crate::{
     cnode,
     inode::Coda,
+    trace,
     upcall::Comm,
     vfs::INode,
     wire::{self, op, Decoder, Fid},
@@ -22,6 +23,7 @@ pub(crate) fn handle(comm: &Comm, opcode: u32, message: &[u8]) -> Result {
     }
     match opcode {
         op::FLUSH => {
+            trace::downcall(opcode, &Fid::default().0);
             comm.next_epoch();
             comm.link.with(|sb| {
                 sb.shrink_dcache();
@@ -32,10 +34,12 @@ pub(crate) fn handle(comm: &Comm, opcode: u32, message: &[u8]) -> Result {
         }
         op::PURGEUSER => {
             body.u32().map_err(short)?;
+            trace::downcall(opcode, &Fid::default().0);
             comm.next_epoch();
         }
         op::ZAPDIR => {
             let fid = body.fid().map_err(short)?;
+            trace::downcall(opcode, &fid.0);
             with_inode(comm, &fid, |inode| {
                 cnode::flag_children(inode, cnode::PURGE);
                 inode.data().flag(cnode::VATTR);
@@ -43,10 +47,12 @@ pub(crate) fn handle(comm: &Comm, opcode: u32, message: &[u8]) -> Result {
         }
         op::ZAPFILE => {
             let fid = body.fid().map_err(short)?;
+            trace::downcall(opcode, &fid.0);
             with_inode(comm, &fid, |inode| inode.data().flag(cnode::VATTR));
         }
         op::PURGEFID => {
             let fid = body.fid().map_err(short)?;
+            trace::downcall(opcode, &fid.0);
             with_inode(comm, &fid, |inode| {
                 cnode::flag_children(inode, cnode::PURGE);
                 // Dentries in use are caught later, by the flag.
@@ -57,6 +63,7 @@ pub(crate) fn handle(comm: &Comm, opcode: u32, message: &[u8]) -> Result {
         op::REPLACE => {
             let new = body.fid().map_err(short)?;
             let old = body.fid().map_err(short)?;
+            trace::downcall(opcode, &old.0);
             with_inode(comm, &old, |inode| cnode::replace_fid(inode, &new));
             comm.replace_fid(&old, &new);
             with_inode(comm, &new, cnode::check_state);

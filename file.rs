@@ -8,6 +8,8 @@ use crate::{
     containers::Entered,
     inode::{comm, Coda},
     report::{failed_write_modifies, WriteState, Writer},
+    tally,
+    trace::How,
     upcall::{done, Close, Comm, Doubt},
     vfs::{
         errno::EOPNOTSUPP,
@@ -56,15 +58,21 @@ impl OpenState {
         self.write.as_deref()
     }
 
-    fn modify(&self) {
-        if let Some(state) = self.write_state() {
-            state.modify();
+    /// Something modified the file, or may have. Does not sleep.
+    pub(crate) fn modify(&self, how: How) {
+        if self.write_state().is_some_and(WriteState::modify) {
+            self.tell_modified(how);
         }
+    }
+
+    #[cold]
+    fn tell_modified(&self, how: How) {
+        tally::modified(&self.inode.data().fid(), how);
     }
 
     /// The content may change at any time from now on, closed or not.
     pub(crate) fn doubt(&self) {
-        cnode::doubt(&self.inode);
+        cnode::doubt(&self.inode, How::Other);
         if let Some(entered) = &self.entered {
             entered.held();
         }
@@ -165,7 +173,7 @@ impl CodaFile {
             (Some(write), Some(on_its_way)) => {
                 let (entered, doubtful) = on_its_way.enter(comm, &host, write);
                 if doubtful {
-                    cnode::doubt(inode);
+                    cnode::doubt(inode, How::Other);
                 }
                 Some(entered)
             }
@@ -316,7 +324,7 @@ pub(crate) fn write<'a>(file: &File<Coda>, io: WriteIo<'a, Coda>) -> IoEnd<'a> {
 
 /// Content or length were changed through this open.
 fn modified(this: &CodaFile, file: &File<Coda>) {
-    this.container.hooks().modify();
+    this.container.hooks().modify(How::Write);
     let inode = file.inode();
     this.container.copy_size(inode);
     inode.touch();

@@ -11,6 +11,8 @@
 use crate::{
     file::{handle, OpenState},
     inode::{comm, Coda},
+    tally,
+    trace::How,
     vfs::{
         backing::{Chained, FaultCode, HostFault},
         file::VmArea,
@@ -30,9 +32,11 @@ impl BackingHooks for OpenState {
     }
 
     fn modified(&self) {
-        if let Some(state) = self.write_state() {
-            state.modify();
-        }
+        self.modify(How::Other);
+    }
+
+    fn wrapped(&self) {
+        tally::mapped();
     }
 
     fn pinned(&self) {
@@ -53,7 +57,7 @@ fn coda_page_mkwrite<'a>(fault: HostFault<'a, OpenState>) -> FaultCode<'a> {
         Chained::Writable(open, code) => {
             // The tests' negative control: a module that sees the store and keeps it to itself.
             if cfg!(not(coda_rs_disarmed)) {
-                open.modified();
+                open.modify(How::Store);
             }
             code
         }

@@ -5,10 +5,11 @@
 
 use crate::{
     containers::Containers,
-    downcall,
+    downcall, tally,
     upcall::Comm,
     vfs::{
         chrdev::{open_device, CharDevice, Ready},
+        debugfs::Entry,
         file::is_nonblocking,
         task,
     },
@@ -16,6 +17,7 @@ use crate::{
 };
 use kernel::{
     alloc::KVVec,
+    fmt,
     fs::File,
     ioctl::_IOWR,
     new_mutex,
@@ -46,6 +48,47 @@ impl Psdev {
             open <- new_mutex!([const { None }; DEVICES], "Psdev::open"),
             containers: Containers::alloc()?,
         })
+    }
+
+    /// What debugfs shows.
+    pub(crate) fn shown() -> &'static [Entry<Self>; 4] {
+        static SHOWN: [Entry<Psdev>; 4] = [
+            Entry {
+                name: c"upcalls",
+                show: |_, f| tally::show_upcalls(f),
+            },
+            Entry {
+                name: c"files",
+                show: |_, f| tally::show_files(f),
+            },
+            Entry {
+                name: c"devices",
+                show: |psdev, f| {
+                    f.write_str("# device pid mounted pending outstanding\n")?;
+                    psdev.show_each(|comm, device| comm.show(device, f))
+                },
+            },
+            Entry {
+                name: c"requests",
+                show: |psdev, f| {
+                    f.write_str("# device unique opcode state age_ms pid fid\n")?;
+                    psdev.show_each(|comm, device| comm.show_requests(device, f))
+                },
+            },
+        ];
+        &SHOWN
+    }
+
+    /// Shows something of each device that is open.
+    fn show_each(&self, mut show: impl FnMut(&Comm, usize) -> fmt::Result) -> fmt::Result {
+        for device in 0..DEVICES {
+            // Not with the lock held, which an open takes.
+            let comm = self.open.lock().get(device).cloned().flatten();
+            if let Some(comm) = comm {
+                show(&comm, device)?;
+            }
+        }
+        Ok(())
     }
 
     /// The conversation of the device that `file` is, if it is one.
@@ -121,6 +164,7 @@ impl CharDevice for Psdev {
             comm.put_back(taken);
             return Err(err);
         }
+        Comm::delivered(taken);
         Ok(len)
     }
 

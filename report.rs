@@ -83,21 +83,19 @@ impl WriteState {
     }
 
     /// Something modified the file, or may have. To be called with an open for writing. Must not
-    /// sleep: faults call it. Costs a load where it is known already.
-    pub(crate) fn modify(&self) {
-        if self.modified.load(Relaxed) == 0 {
-            // Release: who reads it in a close sees it after the store that it stands for, as a
-            // close comes after the last use of the file.
-            self.modified.store(1, Release);
-        }
+    /// sleep: faults call it. Costs a load where it is known already; returns whether it was not.
+    pub(crate) fn modify(&self) -> bool {
+        // Release: who reads it in a close sees it after the store that it stands for, as a close
+        // comes after the last use of the file.
+        self.modified.load(Relaxed) == 0 && self.modified.xchg(1, Release) == 0
     }
 
     /// The file may be modified at any time, without anybody's telling: it counts as modified from
-    /// now on, whoever opens it.
-    pub(crate) fn doubt(&self) {
+    /// now on, whoever opens it. Returns whether it did not before.
+    pub(crate) fn doubt(&self) -> bool {
         let mut counts = self.counts.lock();
         counts.doubtful = true;
-        self.modified.store(1, Release);
+        self.modify()
     }
 
     /// To the cache manager there may be a writer that nobody here knows of: from now on, a
@@ -146,21 +144,19 @@ impl Truncation {
     }
 
     /// It is over. `truncated` says whether the file was truncated, as far as can be known.
-    /// Returns the state that it was noted in.
-    pub(crate) fn over(self, truncated: Option<bool>) -> Arc<WriteState> {
-        match truncated {
-            Some(false) => {}
+    /// Returns the state that it was noted in, and whether it is news that the file is modified.
+    pub(crate) fn over(self, truncated: Option<bool>) -> (Arc<WriteState>, bool) {
+        let is_news = match truncated {
+            Some(false) => false,
             // Without a writer, the cache manager has taken care of it: without one that it knows of.
             Some(true) => {
                 let counts = self.state.counts.lock();
-                if counts.writers > 0 || counts.haunted {
-                    self.state.modify();
-                }
+                (counts.writers > 0 || counts.haunted) && self.state.modify()
             }
             // It may happen yet, under any writer's hands.
             None => self.state.doubt(),
-        }
-        self.state.clone()
+        };
+        (self.state.clone(), is_news)
     }
 }
 

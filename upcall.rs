@@ -33,16 +33,19 @@ use crate::{
     inode::Coda,
     report::{WriteState, Writer},
     sysctl::{hard, timeout},
+    tally::{self, Begun, Ended, Said},
     vfs::{
         self, backing,
         fs::Refusal,
         sb::MountLink,
+        task,
         wait::{signal_pending, Event, SignalsBlocked, Wake},
         warn_limited,
     },
-    wire::{op, Bytes, Decoder, Fid, Intent, Message, OutHeader},
+    wire::{self, op, Bytes, Decoder, Fid, Intent, Message, OutHeader},
 };
 use kernel::{
+    fmt,
     fs::File,
     new_mutex, new_spinlock,
     prelude::*,
@@ -187,6 +190,8 @@ struct RequestState {
     status: Status,
     /// The fid in its message, once that is taken out: a downcall may change that.
     fid: Option<Fid>,
+    /// Since when it is on its way.
+    begun: Option<Begun>,
     /// It is not to be read while this has closes on their way that said "not modified".
     after: Option<Arc<WriteState>>,
     /// In a close: the open for writing that counts until the close is over.
@@ -201,6 +206,21 @@ impl RequestState {
         match &mut self.status {
             Status::Queued(msg) => Some(msg),
             _ => None,
+        }
+    }
+
+    /// The fid of the object that it is about, if it is about one.
+    fn fid(&self) -> Option<Fid> {
+        match &self.status {
+            Status::Queued(msg) => msg.fid(),
+            _ => self.fid,
+        }
+    }
+
+    /// It is not on its way any more: takes note of that.
+    fn ended(&mut self, how: Ended) {
+        if let Some(begun) = self.begun.take() {
+            begun.ended(self.fid(), how);
         }
     }
 
@@ -243,6 +263,7 @@ impl Request {
                 state <- new_spinlock!(RequestState {
                     status: Status::Queued(msg),
                     fid: None,
+                    begun: None,
                     after: None,
                     writer: None,
                     orphan: None,
@@ -258,9 +279,10 @@ impl Request {
 
     /// It is over. To be called by the one who took it out of its queue or table, who also says so
     /// ([`Request::tell`]) when he holds no lock that the waiter takes next.
-    fn end(&self, how: Result<Reply, Error>, comm: &Comm) {
+    fn end(&self, how: Result<Reply, Error>, told: Ended, comm: &Comm) {
         let (writer, unwanted) = {
             let mut state = self.state.lock();
+            state.ended(told);
             let unwanted = core::mem::replace(&mut state.status, Status::Over(how));
             if state.orphan.is_some() {
                 comm.orphans.sub_one();
@@ -442,6 +464,8 @@ impl Epoch {
 /// See the module's documentation.
 #[pin_data]
 pub(crate) struct Comm {
+    /// The process that opened the device.
+    pid: u32,
     /// Where the mount is that downcalls are about.
     pub(crate) link: Arc<MountLink<Coda>>,
     /// Changes when all cached permissions become void.
@@ -475,6 +499,7 @@ impl Comm {
         let link = Arc::pin_init(MountLink::new(), GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Comm {
+                pid: task::pid() as u32,
                 link,
                 epoch: Atomic::new(0),
                 orphans: Count(Atomic::new(0)),
@@ -627,6 +652,16 @@ impl Comm {
                 if clean {
                     msg.set_no_writes();
                 }
+                let (fid, pid, flags) = (msg.fid(), msg.pid(), msg.close_flags());
+                inner.begun = Some(Begun::now(unique, request.opcode, pid, fid));
+                if let (op::CLOSE, Some(fid)) = (request.opcode, fid) {
+                    let said = match &writer {
+                        Some(_) if clean => Said::Clean,
+                        Some(_) => Said::Modified,
+                        None => Said::Nothing,
+                    };
+                    tally::closed(&fid, flags, said);
+                }
             }
             inner.after = match &writer {
                 Some(writer) if !clean => Some(writer.state().clone()),
@@ -685,11 +720,13 @@ impl Comm {
             return GivenUp::Read;
         }
         if state.pending.remove_node(&unique).is_some() {
+            request.state.lock().ended(Ended::GivenUp(EINTR));
             return GivenUp::Unread;
         }
         if state.processing.remove_node(&unique).is_none() {
             return GivenUp::Over;
         }
+        request.state.lock().ended(Ended::GivenUp(EINTR));
         // The cache manager is at work on it: tell it. A reply that comes all the same is refused
         // with `ESRCH`, by which it knows that it has to undo what it did; an open, say.
         let told = Message::signal(unique).and_then(|msg| {
@@ -736,9 +773,12 @@ impl Comm {
     ) -> Result<ARef<File>, Failure> {
         let msg = Message::open_by_fd(fid, flags).map_err(Failure::sure)?;
         // A success without a file does not get past `examine`.
-        self.upcall_after(msg, after)?
-            .file
-            .ok_or(Failure::in_doubt(EBADF))
+        let opened = self
+            .upcall_after(msg, after)
+            .and_then(|reply| reply.file.ok_or(Failure::in_doubt(EBADF)));
+        let result = opened.as_ref().map(drop).map_err(|failure| failure.err);
+        tally::opened(fid, flags, result);
+        opened
     }
 
     /// Announces an access; `EOPNOTSUPP` if the cache manager does not want to know.
@@ -806,6 +846,14 @@ impl Comm {
         }
     }
 
+    /// A message was delivered.
+    pub(crate) fn delivered(taken: Taken) {
+        // There will be no reply by which to know.
+        if let Some((_, request)) = taken.upcall.filter(|(_, request)| request.is_async) {
+            request.state.lock().ended(Ended::Answered(Ok(())));
+        }
+    }
+
     /// Puts back a message that could not be delivered. It is the next to be read; but one that
     /// nobody waits for is lost.
     pub(crate) fn put_back(&self, taken: Taken) {
@@ -819,6 +867,7 @@ impl Comm {
             }
             Some((unique, request)) => {
                 if request.is_async {
+                    request.state.lock().ended(Ended::GivenUp(EFAULT));
                     return;
                 }
                 // It may have been given up or answered in the meantime.
@@ -872,8 +921,9 @@ impl Comm {
         }
         let taken = sent.min(request.room);
         buf.truncate(taken);
-        let (outcome, answer) = Self::examine(request.opcode, &buf);
-        request.end(outcome.map(|file| Reply { buf, file }), self);
+        let (outcome, answer, told) = Self::examine(request.opcode, &buf);
+        let reply = outcome.map(|file| Reply { buf, file });
+        request.end(reply, Ended::Answered(told), self);
         // It may have been what others wait for.
         let held = core::mem::take(&mut state.held);
         drop(state);
@@ -884,33 +934,37 @@ impl Comm {
         answer.map(|()| taken)
     }
 
-    /// What the one who waits gets beside the bytes of the reply, and what the cache manager gets.
-    fn examine(opcode: u32, reply: &[u8]) -> (Result<Option<ARef<File>>>, Result) {
+    /// What the one who waits gets beside the bytes of the reply, what the cache manager gets, and what
+    /// came of the request, for those who look.
+    fn examine(opcode: u32, reply: &[u8]) -> (Result<Option<ARef<File>>>, Result, Result) {
         let mut decoder = Decoder::new(reply);
-        let fd = decoder.header().and_then(|_| {
+        let answer = decoder.header().and_then(|_| {
             let result = decoder.u32()?;
             // Only a success names a descriptor.
             if opcode != op::OPEN_BY_FD || result != 0 {
-                return Ok(None);
+                return Ok((result, None));
             }
-            decoder.u32().map(Some)
+            Ok((result, Some(decoder.u32()?)))
         });
-        match fd {
+        match answer {
             Err(_) => {
                 let len = reply.len();
                 warn_limited!("reply is too short: {len} bytes, opcode {opcode}\n");
-                (Err(EIO), Err(EINVAL))
+                (Err(EIO), Err(EINVAL), Err(EIO))
             }
-            Ok(None) => (Ok(None), Ok(())),
-            Ok(Some(fd)) => match backing::get_file(fd) {
-                Ok(file) if backing::can_serve(&file) => (Ok(Some(file)), Ok(())),
+            Ok((result, None)) => {
+                let told = wire::result(result as i32).map_err(|(err, _)| err);
+                (Ok(None), Ok(()), told)
+            }
+            Ok((_, Some(fd))) => match backing::get_file(fd) {
+                Ok(file) if backing::can_serve(&file) => (Ok(Some(file)), Ok(()), Ok(())),
                 Ok(_) => {
                     warn_limited!("container {} is no file and no directory\n", fd as i32);
-                    (Err(EINVAL), Err(EINVAL))
+                    (Err(EINVAL), Err(EINVAL), Err(EINVAL))
                 }
                 Err(err) => {
                     warn_limited!("container {} is not an open descriptor\n", fd as i32);
-                    (Err(err), Err(err))
+                    (Err(err), Err(err), Err(err))
                 }
             },
         }
@@ -933,10 +987,47 @@ impl Comm {
         };
         for requests in [pending, processing] {
             for request in requests.values() {
-                request.end(Err(ENXIO), self);
+                request.end(Err(ENXIO), Ended::GivenUp(ENXIO), self);
                 request.tell();
             }
         }
+    }
+}
+
+// What debugfs shows.
+impl Comm {
+    /// The device's line.
+    pub(crate) fn show(&self, device: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock();
+        let mounted = u8::from(state.mounted);
+        let [pending, outstanding] =
+            [&state.pending, &state.processing].map(|requests| requests.values().count());
+        let pid = self.pid;
+        writeln!(f, "cfs{device} {pid} {mounted} {pending} {outstanding}")
+    }
+
+    /// A line for each request on its way.
+    pub(crate) fn show_requests(&self, device: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock();
+        for (requests, stands) in [
+            (&state.processing, "outstanding"),
+            (&state.pending, "pending"),
+        ] {
+            for (unique, request) in requests.iter() {
+                let (begun, fid) = {
+                    let inner = request.state.lock();
+                    (inner.begun, inner.fid().unwrap_or_default())
+                };
+                let Some(begun) = begun else { continue };
+                let opcode = op::name(request.opcode);
+                let (age, pid, [a, b, c, d]) = (begun.age(), begun.pid, fid.0);
+                writeln!(
+                    f,
+                    "cfs{device} {unique} {opcode} {stands} {age} {pid} {a:08x}.{b:08x}.{c:08x}.{d:08x}",
+                )?;
+            }
+        }
+        Ok(())
     }
 }
 

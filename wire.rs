@@ -55,6 +55,53 @@ pub(crate) mod op {
     pub(crate) const PURGEFID: u32 = 30;
     pub(crate) const STATFS: u32 = 34;
     pub(crate) const ACCESS_INTENT: u32 = 37;
+    /// All are less than this.
+    pub(crate) const END: usize = 38;
+
+    /// What it is called.
+    pub(crate) fn name(opcode: u32) -> &'static str {
+        match opcode {
+            ROOT => "ROOT",
+            OPEN_BY_FD => "OPEN_BY_FD",
+            CLOSE => "CLOSE",
+            IOCTL => "IOCTL",
+            GETATTR => "GETATTR",
+            SETATTR => "SETATTR",
+            ACCESS => "ACCESS",
+            LOOKUP => "LOOKUP",
+            CREATE => "CREATE",
+            REMOVE => "REMOVE",
+            LINK => "LINK",
+            RENAME => "RENAME",
+            MKDIR => "MKDIR",
+            RMDIR => "RMDIR",
+            SYMLINK => "SYMLINK",
+            READLINK => "READLINK",
+            FSYNC => "FSYNC",
+            SIGNAL => "SIGNAL",
+            REPLACE => "REPLACE",
+            FLUSH => "FLUSH",
+            PURGEUSER => "PURGEUSER",
+            ZAPFILE => "ZAPFILE",
+            ZAPDIR => "ZAPDIR",
+            PURGEFID => "PURGEFID",
+            STATFS => "STATFS",
+            ACCESS_INTENT => "ACCESS_INTENT",
+            _ => "?",
+        }
+    }
+}
+
+/// What a result word means, which has to be 0 or a positive errno that a program may see; `EIO`
+/// stands for anything else. With an error comes whether it is the cache manager's own.
+pub(crate) fn result(word: i32) -> Result<(), (Error, bool)> {
+    /// `EHWPOISON`, the last of `asm-generic/errno.h`.
+    const LAST_ERRNO: i32 = 133;
+    match word {
+        0 => Ok(()),
+        errno @ 1..=LAST_ERRNO => Err((Error::from_errno(-errno), true)),
+        _ => Err((EIO, false)),
+    }
 }
 
 /// Whether a message with this opcode is a downcall and no reply.
@@ -440,11 +487,22 @@ impl Message {
         }
     }
 
+    // The flags of `coda_close_in` follow header and fid.
+    const FLAGS: usize = size::IN_HDR + Fid::SIZE;
+
     /// Marks a close: nothing modified the file.
     pub(crate) fn set_no_writes(&mut self) {
-        // The flags of `coda_close_in` follow header and fid.
-        const FLAGS: usize = size::IN_HDR + Fid::SIZE;
-        self.set_word(FLAGS, self.word(FLAGS) | cflags::NO_WRITES);
+        self.set_word(Self::FLAGS, self.close_flags() | cflags::NO_WRITES);
+    }
+
+    /// The flags of a close.
+    pub(crate) fn close_flags(&self) -> u32 {
+        self.word(Self::FLAGS)
+    }
+
+    /// The process that it is sent for.
+    pub(crate) fn pid(&self) -> u32 {
+        self.word(8)
     }
 
     /// `CODA_ROOT`.
@@ -712,19 +770,14 @@ impl<'a> Decoder<'a> {
         })
     }
 
-    /// Takes the result word, which has to be 0 or a positive errno that a program may see; `EIO`
-    /// stands for anything else. With an error comes whether it is the cache manager's own.
+    /// Takes the result word: see [`result`].
     pub(crate) fn result(&mut self) -> Result<(), (Error, bool)> {
-        /// `EHWPOISON`, the last of `asm-generic/errno.h`.
-        const LAST_ERRNO: i32 = 133;
-        match self.i32().map_err(|err| (err, false))? {
-            0 => Ok(()),
-            errno @ 1..=LAST_ERRNO => Err((Error::from_errno(-errno), true)),
-            other => {
-                warn_limited!("cache manager answered with the result {other}\n");
-                Err((EIO, false))
-            }
+        let word = self.i32().map_err(|err| (err, false))?;
+        let told = result(word);
+        if let Err((_, false)) = told {
+            warn_limited!("cache manager answered with the result {word}\n");
         }
+        told
     }
 
     /// Takes a fid.

@@ -274,7 +274,7 @@ results=$OUT/results/$DIST
 
 note "==> Guests, two at a time: the debug kernel, $REL with coda_rs, controls, and two to compare"
 # nomem takes long, and has a guest of its own.
-most="modinfo close_report syscalls psdev churn storm memory fuzz"
+most="modinfo observe close_report syscalls psdev churn storm memory fuzz"
 # The longest first.
 start debug "coda_rs on the debug kernel (KUnit, KASAN, lockdep, kmemleak)" \
 	--kernel debug --module "$OUT/$REL-debug/coda_rs.ko" --extra "$tools/guest/kunit.sh" \

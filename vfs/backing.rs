@@ -81,6 +81,9 @@ pub(crate) trait BackingHooks: Send + Sync + Sized + 'static {
     /// operations. Must not sleep.
     fn modified(&self);
 
+    /// The operations of a memory area were wrapped: a store through it will be told. Must not sleep.
+    fn wrapped(&self) {}
+
     /// The file is about to be released, but somebody holds pages of it: I/O or a device that was
     /// given a mapping of it; or, on a stacked host, they are another file's, and may even be mapped.
     /// The content may change at any time from now on, and nobody will tell.
@@ -667,6 +670,7 @@ impl<H: BackingHooks> State<H> {
         match self.vm_ops.as_ref() {
             Some(wrapped) if wrapped.host == host => {
                 self.areas.fetch_add(1, Relaxed);
+                self.hooks.wrapped();
                 &wrapped.table
             }
             // The host has no operations, changed its mind about which, or another thread maps the
@@ -1211,7 +1215,7 @@ pub(crate) fn identity(host: &AnyFile) -> usize {
 /// What a file is known by for as long as it exists, open or not: of those that exist at the same time
 /// only files in different subvolumes of a btrfs may have the same. One that comes later has another
 /// one, too, where the file system gives its inodes generations. It may change on a stacked file system,
-/// on one that makes up such numbers (FAT), and where somebody sets the generation (`EXT4_IOC_SETVERSION`).
+/// on one that makes up such numbers (FAT, exFAT), and where somebody sets the generation (`EXT4_IOC_SETVERSION`).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileId {
     device: u32,

@@ -221,6 +221,11 @@ unsafe impl<T: CharDevice> Send for Registration<T> {}
 unsafe impl<T: CharDevice> Sync for Registration<T> {}
 
 impl<T: CharDevice> Registration<T> {
+    /// The devices.
+    pub(super) fn devices(&self) -> &T {
+        &self.device
+    }
+
     /// Registers the devices: from then on, who has a node can open it.
     ///
     /// # Safety

@@ -875,3 +875,29 @@ bool vfsh_may_warn(void)
 
 	return __ratelimit(&limit);
 }
+
+static int shown_show(struct seq_file *to, void *unused)
+{
+	const struct vfs_shown *shown = to->private;
+
+	return shown->show(to, shown->data, shown->how);
+}
+
+/* DEFINE_SHOW_ATTRIBUTE(): who has it open holds the module */
+DEFINE_SHOW_ATTRIBUTE(shown);
+
+struct dentry *vfsh_debugfs_dir(const char *name)
+{
+	return debugfs_create_dir(name, NULL);
+}
+
+void vfsh_debugfs_file(struct dentry *dir, const char *name,
+		       const struct vfs_shown *shown)
+{
+	debugfs_create_file(name, 0400, dir, (void *)shown, &shown_fops);
+}
+
+void vfsh_debugfs_remove(struct dentry *dir)
+{
+	debugfs_remove(dir);
+}

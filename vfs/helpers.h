@@ -10,6 +10,7 @@
 
 #include <linux/backing-file.h>
 #include <linux/completion.h>
+#include <linux/debugfs.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/fs_context.h>
@@ -17,6 +18,7 @@
 #include <linux/magic.h>
 #include <linux/mm.h>
 #include <linux/namei.h>
+#include <linux/seq_file.h>
 #include <linux/signal.h>
 #include <linux/statfs.h>
 #include <linux/types.h>
@@ -191,5 +193,17 @@ int vfsh_current_pgid(void);
 
 /* messages */
 bool vfsh_may_warn(void);
+
+/* What a file in debugfs shows: "show" writes it. */
+struct vfs_shown {
+	int (*show)(struct seq_file *to, const void *data, const void *how);
+	const void *data;
+	const void *how;
+};
+
+struct dentry *vfsh_debugfs_dir(const char *name);
+void vfsh_debugfs_file(struct dentry *dir, const char *name,
+		       const struct vfs_shown *shown);
+void vfsh_debugfs_remove(struct dentry *dir);
 
 #endif

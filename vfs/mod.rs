@@ -17,6 +17,7 @@
 pub(crate) mod backing;
 mod bindings;
 pub(crate) mod chrdev;
+pub(crate) mod debugfs;
 pub(crate) mod dentry;
 pub(crate) mod errno;
 pub(crate) mod file;
@@ -27,6 +28,7 @@ mod ops;
 pub(crate) mod sb;
 pub(crate) mod sysctl;
 pub(crate) mod task;
+pub(crate) mod trace;
 pub(crate) mod wait;
 
 pub(crate) use backing::{BackingFile, BackingHooks};

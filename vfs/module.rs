@@ -7,6 +7,7 @@
 use super::{
     bindings as helpers,
     chrdev::{self, CharDevice},
+    debugfs,
     fs::{self, FileSystem},
     inode::InodeCache,
     sysctl,
@@ -14,8 +15,8 @@ use super::{
 use core::any::TypeId;
 use kernel::{bindings, prelude::*, sync::SetOnce};
 
-/// What a module is made of, with `N` numbers for the administrator.
-pub(crate) trait Parts<const N: usize>: 'static {
+/// What a module is made of, with `N` numbers for the administrator to set, and `M` files to look at.
+pub(crate) trait Parts<const N: usize, const M: usize>: 'static {
     /// The file system type.
     type FileSystem: FileSystem;
     /// The devices that it is mounted on.
@@ -27,6 +28,10 @@ pub(crate) trait Parts<const N: usize>: 'static {
     fn device() -> impl PinInit<Self::Device, Error>;
     /// The numbers.
     fn sysctls() -> &'static [sysctl::Entry; N];
+    /// The directory of the files in debugfs.
+    const DEBUGFS: &'static CStr;
+    /// The files.
+    fn debugfs() -> &'static [debugfs::Entry<Self::Device>; M];
 }
 
 /// All that a module has registered: what `module!` is to name.
@@ -35,10 +40,12 @@ pub(crate) trait Parts<const N: usize>: 'static {
 /// the module runs, makes it there, and drops it before the module goes; a second one is refused.
 /// So what is in here may count on being there for as long as the module is.
 ///
-/// Fields drop in their order. The nodes go first: whoever opens one that nothing answers to makes
-/// the kernel ask for another module that would.
+/// Fields drop in their order. After what is only looked at, the nodes go first: whoever opens one that
+/// nothing answers to makes the kernel ask for another module that would.
 #[pin_data]
-pub(crate) struct Module<P: Parts<N>, const N: usize> {
+pub(crate) struct Module<P: Parts<N, M>, const N: usize, const M: usize> {
+    #[pin]
+    _debugfs: debugfs::Directory<P::Device, M>,
     _nodes: chrdev::Nodes<P::Device>,
     #[pin]
     _fs: fs::Registration<P::FileSystem>,
@@ -62,13 +69,13 @@ impl Drop for Text {
     }
 }
 
-impl<P: Parts<N>, const N: usize> kernel::InPlaceModule for Module<P, N> {
+impl<P: Parts<N, M>, const N: usize, const M: usize> kernel::InPlaceModule for Module<P, N, M> {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         Self::new()
     }
 }
 
-impl<P: Parts<N>, const N: usize> Module<P, N> {
+impl<P: Parts<N, M>, const N: usize, const M: usize> Module<P, N, M> {
     /// Registers everything, for `module!`; `EEXIST` for anybody else.
     pub(crate) fn new() -> impl PinInit<Self, Error> {
         // First what may fail and is of no use to anybody else. Where another module has the numbers
@@ -90,6 +97,11 @@ impl<P: Parts<N>, const N: usize> Module<P, N> {
             _fs <- unsafe { fs::Registration::new(_cache) },
             // SAFETY: The family is dropped later.
             _nodes: unsafe { chrdev::Nodes::new(_family) },
+            // SAFETY: This is in the module's own memory, the devices are dropped later, and there is
+            // nothing after it.
+            _debugfs <- unsafe {
+                debugfs::Directory::new(P::DEBUGFS, P::debugfs(), _device.devices())
+            },
         })
     }
 }
