@@ -382,7 +382,7 @@ assemble ours diff-ours test
 echo "==> C's module and ours, compared (what each did is in out/results/$DIST)"
 echo "C's module and ours, compared:" >>"$state/failures"
 in_root "$OUT/tests/$DIST/bin/codadiff" compare "$results/c" "$results/ours" \
-	--table "$TOP/Documentation/differences.md" >"$results/compare" 2>&1 || rc=$?
+	--table "$TOP/Documentation/differences.rst" >"$results/compare" 2>&1 || rc=$?
 grep -E '^# .*(known, | times: |: [0-9]+ (calls|objects|upcalls|cases)| lines of trace)|not seen' "$results/compare" | sed 's/^# /    /'
 count "$results/compare" "comparisons"
 case ${rc:-0} in

@@ -2,7 +2,7 @@
 /*
  * The written flag: programs that open one file, modify it, and close it; one
  * that truncates it by path; a cache manager of two threads. The words are those
- * of Documentation/written-flag.md, the code is report.rs and upcall.rs. How a
+ * of Documentation/written-flag.rst, the code is report.rs and upcall.rs. How a
  * store through a mapping comes to set the flag is in wrapper.pml.
  *
  * What must hold, in whatever order things happen:

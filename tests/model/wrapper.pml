@@ -3,7 +3,7 @@
  * Stores through shared mappings of one open file: its descriptor, two areas that
  * are mapped, forked and unmapped, threads that store to the page in them, and
  * somebody who puts a table of his own over ours. The words are those of
- * Documentation/design.md, the code is vfs/backing.rs. What becomes of the flag
+ * Documentation/design.rst, the code is vfs/backing.rs. What becomes of the flag
  * when there are several opens is in report.pml.
  *
  * What must hold, in whatever order things happen:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The differences that are known, out of Documentation/differences.md.
+//! The differences that are known, out of Documentation/differences.rst.
 //!
 //! Every row of a table there whose first cell is in backquotes counts. That
 //! cell is what a difference looks like, with `*` for anything; the second one
