@@ -491,11 +491,15 @@ mod tests {
             ours: b,
             table: table.clone(),
         };
-        fs::write(&table, "| `something else` | * | reason |\n").unwrap();
+        fs::write(
+            &table,
+            "   * - ``something else``\n     - ``*``\n     - reason\n",
+        )
+        .unwrap();
         assert_eq!(run(&args).unwrap(), ExitCode::FAILURE);
         fs::write(
             &table,
-            "| `CLOSE flags: C 0x3, ours 0x403` | * | reason |\n",
+            "   * - ``CLOSE flags: C 0x3, ours 0x403``\n     - ``*``\n     - reason\n",
         )
         .unwrap();
         assert_eq!(run(&args).unwrap(), ExitCode::SUCCESS);
