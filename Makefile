@@ -5,7 +5,7 @@
 DIST ?= trixie-backports
 export DIST
 
-.PHONY: all module run shell test test-long bench profile check fmt clean clean-cache help
+.PHONY: all module run shell test test-long bench profile check fmt docs rustdoc clean clean-cache help
 all: module
 
 ifdef KDIR
@@ -16,7 +16,7 @@ module:
 	@bash tools/make.sh module
 endif
 
-run shell test test-long bench profile check fmt:
+run shell test test-long bench profile check fmt docs rustdoc:
 	@bash tools/make.sh $@
 
 clean:

@@ -193,6 +193,20 @@ names_gate() {
 	return "$bad"
 }
 
+# A page of Documentation/ that is named somewhere is there.  (What is in a folder of
+# it is the kernel's.)
+pages_exist() {
+	local bad=0 f page
+	while read -r f; do
+		while read -r page; do
+			[ -e "$page" ] && continue
+			echo "$f: there is no $page"
+			bad=1
+		done < <(grep -IohE 'Documentation/[A-Za-z0-9_-]+\.(rst|md)' "$f" | sort -u)
+	done < <(files '*' '.*')
+	return "$bad"
+}
+
 if [ "$fix" ]; then
 	module_fmt || true
 	tests_fmt ""
@@ -208,6 +222,9 @@ try "unsafe only in vfs" unsafe_gate
 try "vfs knows nothing of Coda" vfs_gate
 try "no registry hosts, no paths of a machine" names_gate
 try "shellcheck" shell_lint
+try "documentation: pages that are named are there" pages_exist
+try "documentation builds without a warning" bash "$tools/docs.sh" "$OUT/check/docs"
+try "rustdoc: module" bash "$tools/rustdoc.sh" "$OUT/check/rustdoc"
 if [ -f tests/Cargo.toml ]; then
 	fetch_crates
 	try "rustfmt: tests" tests_fmt --check

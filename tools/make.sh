@@ -25,6 +25,16 @@ fmt)
 test | check | bench)
 	exec bash "$tools/$1.sh"
 	;;
+docs)
+	bash "$tools/prepare.sh"
+	bash "$tools/docs.sh"
+	echo "out/docs/index.html"
+	;;
+rustdoc)
+	bash "$tools/prepare.sh"
+	bash "$tools/rustdoc.sh"
+	echo "out/rustdoc/coda_rs/index.html"
+	;;
 profile)
 	exec bash "$tools/bench.sh" --profile
 	;;
@@ -47,6 +57,8 @@ help)
 		make profile        in which functions of the kernel that is
 		make check          formatting, lints, warnings, and the rules of the tree
 		make fmt            formats all Rust
+		make docs           Documentation/ as web pages: out/docs/index.html
+		make rustdoc        the module's own API: out/rustdoc/coda_rs/index.html
 		make clean          removes out/
 		make clean-cache    removes all that is kept between runs ($CACHE_TOP)
 

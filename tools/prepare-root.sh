@@ -11,6 +11,8 @@ packages=(
 	clang lld llvm
 	# make check, and tests/
 	cargo rustfmt rust-clippy shellcheck perl libc6-dev spin
+	# make docs
+	python3-sphinx
 	# the guest
 	qemu-system-x86 seabios squashfs-tools busybox-static e2fsprogs xfsprogs btrfs-progs
 )

@@ -4,7 +4,7 @@
 //!
 //! This folder is the only place of the module where `unsafe` stands, and it knows nothing of the
 //! file system above it: a file system implements [`FileSystem`], a character device
-//! [`CharDevice`], and the owner of a file that is served from a file of another file system
+//! [`CharDevice`](chrdev::CharDevice), and the owner of a file that is served from a file of another file system
 //! [`BackingHooks`].  Everything that differs between kernel versions is settled here.
 //!
 //! What ties a pointer of the C side to a Rust type is always one of three things, and each module
