@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * Tracepoints: what goes on between the kernel and the cache manager, for
- * trace-cmd, perf and bpftrace. Documentation/ says what they mean.
+ * trace-cmd, perf and bpftrace: see Documentation/admin-guide.rst.
  */
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM coda_rs
@@ -82,20 +82,20 @@ TRACE_EVENT(coda_upcall_end,
 	TP_STRUCT__entry(
 		__field(u32, unique)
 		__field(u32, opcode)
-		__field(u64, latency)
+		__field(u64, latency_ns)
 		__field(int, result)
 		FID_FIELD
 	),
 	TP_fast_assign(
 		__entry->unique = unique;
 		__entry->opcode = opcode;
-		__entry->latency = latency;
+		__entry->latency_ns = latency;
 		__entry->result = result;
 		FID_ASSIGN;
 	),
 	TP_printk("unique=%u opcode=%s fid=" FID_FORMAT " latency_ns=%llu result=%d",
 		  __entry->unique, show_opcode(__entry->opcode), FID_PRINT,
-		  __entry->latency, __entry->result)
+		  __entry->latency_ns, __entry->result)
 );
 
 TRACE_EVENT(coda_downcall,
