@@ -27,6 +27,7 @@ in_root bash -c '
 	cd "$1"
 	export RUSTC_BOOTSTRAP=1
 	export CODA_RS_BINDINGS=$1/vfs/bindings_generated.rs CODA_RS_WIRE=$1/wire_generated.rs
+	export CODA_RS_PROBES=$1/probes_generated.rs
 	eval "$2 -D warnings --document-private-items --crate-name coda_rs --output \"\$3\""
 ' bash "$built" "$command" "$to"
 [ -s "$to/coda_rs/index.html" ] || die "rustdoc left no index.html in $to."
