@@ -22,7 +22,7 @@ files() {
 	else
 		local p
 		for p; do
-			find . -path ./out -prune -o -path "./tests/target" -prune -o -type f -path "./${p#./}" -print | sed 's,^\./,,'
+			find . -path ./out -prune -o -path "./tests/target" -prune -o -path ./cli/target -prune -o -type f -path "./${p#./}" -print | sed 's,^\./,,'
 		done
 	fi
 }
@@ -43,7 +43,7 @@ try() {
 }
 
 module_fmt() {
-	mapfile -t rs < <(files '*.rs' | grep -v '^tests/')
+	mapfile -t rs < <(files '*.rs' | grep -vE '^(tests|cli)/')
 	[ ${#rs[@]} -gt 0 ] || { echo "no .rs files"; return 1; }
 	in_root rustfmt --edition 2021 --config-path "$KSRC/.rustfmt.toml" \
 		--config skip_children=true ${1:+"$1"} "${rs[@]}" 2>&1 | grep -v '^Warning: can.t set'
@@ -52,7 +52,7 @@ module_fmt() {
 
 tests_fmt() {
 	local dir
-	for dir in tests tests/fuzz tests/profile; do
+	for dir in tests tests/fuzz tests/profile cli; do
 		in_root cargo fmt --manifest-path "$dir/Cargo.toml" --all ${1:+"$1"} || return 1
 	done
 }
@@ -67,6 +67,18 @@ tests_clippy() {
 
 tests_unit() {
 	in_root cargo test --manifest-path tests/Cargo.toml --workspace --release --offline
+}
+
+in_cli() {
+	in_root --setenv CARGO_TARGET_DIR "$IN_CACHE/cargo/target/cli" -- "$@"
+}
+
+cli_clippy() {
+	in_cli cargo clippy --manifest-path cli/Cargo.toml --all-targets --offline --locked -- -D warnings
+}
+
+cli_unit() {
+	in_cli cargo test --manifest-path cli/Cargo.toml --offline --locked
 }
 
 # A build of its own, from nothing: a warning is printed once only.
@@ -171,7 +183,7 @@ unsafe_gate() {
 			echo "$f: unsafe outside of vfs/"
 			bad=1
 		fi
-	done < <(files '*.rs' | grep -vE '^(tests|vfs)/')
+	done < <(files '*.rs' | grep -vE '^(tests|vfs|cli)/')
 	return "$bad"
 }
 
@@ -227,9 +239,11 @@ try "documentation builds without a warning" bash "$tools/docs.sh" "$OUT/check/d
 try "rustdoc: module" bash "$tools/rustdoc.sh" "$OUT/check/rustdoc"
 if [ -f tests/Cargo.toml ]; then
 	fetch_crates
-	try "rustfmt: tests" tests_fmt --check
+	try "rustfmt: tests, cli" tests_fmt --check
 	try "clippy: tests" tests_clippy
 	try "unit tests: tests" tests_unit
+	try "clippy: cli" cli_clippy
+	try "tests: cli" cli_unit
 fi
 
 if [ "$failures" -ne 0 ]; then

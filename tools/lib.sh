@@ -9,7 +9,7 @@
 #     guest/       the guest's root file system and first stage
 #     debug/       the kernel with KUnit, KASAN and lockdep
 #     kcsan/       the kernel with KCSAN
-#     cargo/       crates and the target directory of tests/
+#     cargo/       crates and the target directories of tests/ and cli/
 # Everything there is made under another name and renamed when it is complete,
 # so that an interrupted run is simply run again.
 
@@ -204,11 +204,11 @@ load_facts() {
 	export KSRC KBUILD_DIR KMAKE
 }
 
-# The crates of tests/ and tests/fuzz/, when a Cargo.lock names others than the last
+# The crates of tests/, tests/fuzz/ and cli/, when a Cargo.lock names others than the last
 # time.
 fetch_crates() {
 	local dir lock locked key
-	for dir in tests tests/fuzz; do
+	for dir in tests tests/fuzz cli; do
 		lock=$TOP/$dir/Cargo.lock locked=() key=none
 		[ -f "$TOP/$dir/Cargo.toml" ] || continue
 		if [ -f "$lock" ]; then
