@@ -17,6 +17,9 @@ step "$OUT/logs/$DIST/module-debug.log" "Building it for the debug kernel" \
 [ -z "$long" ] || step "$OUT/logs/$DIST/module-kcsan.log" "Building it for the kernel with KCSAN" \
 	bash "$tools/build-module.sh" kcsan
 bash "$tools/build-tests.sh"
+step "$OUT/logs/$DIST/cli.log" "Building cli/" \
+	in_root --setenv CARGO_TARGET_DIR "$IN_CACHE/cargo/target/cli" -- \
+	cargo build --manifest-path cli/Cargo.toml --offline --locked
 fetch_fuzzer
 
 passed=0 failed=0 skipped=0
@@ -298,6 +301,8 @@ start diff-ours "the same on coda_rs" \
 	-- "$main" diff "${programs[@]}"
 start model "the model of the written flag (spin)"
 start wire "the parsers of the module, fuzzed on the host" "$([ -n "$long" ] && echo 50000000 || echo 2000000)"
+start cli "the tool coda-rs, with coda_rs on the stock kernel" --module "$stock" --fs "" --timeout 600 \
+	--extra "$CACHE/cargo/target/cli/debug/coda-rs" -- "$main" cli
 # What a reply costs, by a clock that counts instructions.
 start count "coda_rs on the stock kernel, instructions counted" \
 	--module "$stock" --icount --timeout 600 --fs "" -- "$main" case psdev outstanding.

@@ -4,7 +4,7 @@
 # What the guest does once it is up:
 #
 #   main.sh run | test | debug | shell | control-c | control-disarmed |
-#           diff PROGRAM... | case PROGRAM NAME...
+#           cli | diff PROGRAM... | case PROGRAM NAME...
 #
 # CODA_MODULE says which module: the path of a .ko, or "coda" for the stock C
 # module. The exit status is the result. The caller looks at the kernel's log
@@ -81,6 +81,10 @@ control-c | control-disarmed)
 case)
 	load
 	"$top/kselftest/coda_rs/$2" "${@:3}"
+	;;
+cli)
+	load
+	bash "$here/coda-rs.sh" "$top/coda-rs"
 	;;
 diff)
 	load
