@@ -7,7 +7,7 @@
 load_facts
 
 dir=$CACHE/kernel/$REL
-key=$(printf '%s\n' "$DEBVER" "$TOOLS" | cat - "$0" | hash_of)
+key=$(printf '%s\n' "$DEBVER" "$TOOLS" | cat - "$0" "$TOP/dkms/prepare-tree.sh" | hash_of)
 fresh "$dir.stamp" "$key" && exit 0
 rm -f "$dir.stamp"
 mkdir -p "$CACHE/kernel"
@@ -48,20 +48,8 @@ prepare_build() {
 		in_root tar -C "$IN_CACHE/kernel/$REL" --no-same-owner -xf "/usr/src/linux-source-$KVER.tar.xz"
 		: >"$new/source.done"
 	fi
-	in_root cp "$headers/.config" "$headers/Module.symvers" "$KBUILD_DIR/"
-	in_root "${KMAKE[@]}" -C "$KSRC" "O=$KBUILD_DIR" olddefconfig
-	# The compiler's name may be spelt otherwise; nothing else may differ.
-	in_root bash -c 'diff <(grep -v "^CONFIG_CC_VERSION_TEXT=" "$1") <(grep -v "^CONFIG_CC_VERSION_TEXT=" "$2")' \
-		bash "$headers/.config" "$KBUILD_DIR/.config" || {
-		echo "the configuration is not the stock kernel's with these compilers"
-		return 1
-	}
-	in_root "${KMAKE[@]}" -C "$KSRC" "O=$KBUILD_DIR" -j"$JOBS" modules_prepare
-	in_root cp "$headers/Module.symvers" "$KBUILD_DIR/"
-	[ "$(cat "$new/build/include/config/kernel.release")" = "$REL" ] || {
-		echo "the prepared kernel calls itself $(cat "$new/build/include/config/kernel.release"), not $REL"
-		return 1
-	}
+	in_root bash "$TOP/dkms/prepare-tree.sh" "$KSRC" "$KBUILD_DIR" "$headers" "$REL" "$JOBS" \
+		"CC=gcc-$GCC" "HOSTCC=gcc-$GCC"
 }
 
 mkdir -p "$dir"
