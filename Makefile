@@ -4,8 +4,10 @@
 
 DIST ?= trixie-backports
 export DIST
+export DESTDIR RELEASE
 
 .PHONY: all module run shell test test-long bench profile check fmt docs rustdoc clean clean-cache help
+.PHONY: deb test-deb matrix install uninstall
 all: module
 
 ifdef KDIR
@@ -16,8 +18,11 @@ module:
 	@bash tools/make.sh module
 endif
 
-run shell test test-long bench profile check fmt docs rustdoc:
+run shell test test-long bench profile check fmt docs rustdoc deb test-deb matrix:
 	@bash tools/make.sh $@
+
+install uninstall:
+	@bash tools/install.sh $@ "$(KDIR)"
 
 clean:
 	@rm -rf out

@@ -154,7 +154,7 @@ c_style() {
 
 shell_lint() {
 	mapfile -t sh < <(
-		files '*.sh' '.ci/run' 'tools/*' 'tools/guest/*' 'tests/guest/*' | sort -u |
+		files '*.sh' '.ci/run' 'tools/*' 'tools/guest/*' 'tests/guest/*' 'dkms/*' 'debian/*' | sort -u |
 			while read -r f; do
 				[ -f "$f" ] || continue
 				case $(head -c 64 "$f" | head -n 1) in

@@ -9,6 +9,8 @@
 #     guest/       the guest's root file system and first stage
 #     debug/       the kernel with KUnit, KASAN and lockdep
 #     kcsan/       the kernel with KCSAN
+#     deb/         a root to build packages in, and what make test-deb boots
+#     matrix/      what make matrix builds with and boots
 #     cargo/       crates and the target directories of tests/ and cli/
 # Everything there is made under another name and renamed when it is complete,
 # so that an interrupted run is simply run again.

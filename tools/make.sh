@@ -22,7 +22,7 @@ run | shell)
 fmt)
 	exec bash "$tools/check.sh" --fix
 	;;
-test | check | bench)
+test | check | bench | deb | test-deb | matrix)
 	exec bash "$tools/$1.sh"
 	;;
 docs)
@@ -59,6 +59,12 @@ help)
 		make fmt            formats all Rust
 		make docs           Documentation/ as web pages: out/docs/index.html
 		make rustdoc        the module's own API: out/rustdoc/coda_rs/index.html
+		make deb            the package coda-rs-dkms, for Debian's own DKMS: out/deb/<DIST>/
+		make test-deb       installs it in a Debian of its own, boots that, upgrades its kernel,
+		                    and purges it again (as root; half an hour without KVM)
+		make matrix         builds and boots the module for every kernel that apt offers now
+		make install        the built module into /lib/modules, and what makes the kernel choose
+		                    it (as root; DESTDIR=, KDIR=, RELEASE=); make uninstall undoes it
 		make clean          removes out/
 		make clean-cache    removes all that is kept between runs ($CACHE_TOP)
 
