@@ -12,11 +12,9 @@ packages=(
 	# programs that are run on C's module and ours, see tests/guest/programs
 	git make gcc libc6-dev rsync sqlite3 stress-ng
 )
-# Modules that the first stage needs, with what they depend on.
-first_modules=(virtio_pci virtio_blk virtio_console virtio_rng squashfs overlay)
 
 dir=$CACHE/guest/$REL
-key=$(printf '%s\n' "$DEBVER" "${packages[@]}" | cat - "$0" "$TOP/tools/guest/first-stage" | hash_of)
+key=$(printf '%s\n' "$DEBVER" "${packages[@]}" | cat - "$0" "$TOP/tools/first-stage.sh" "$TOP/tools/guest/first-stage" | hash_of)
 fresh "$dir.stamp" "$key" && exit 0
 need_host_packages
 rm -f "$dir.stamp"
@@ -42,34 +40,8 @@ make_root() {
 }
 
 make_first_stage() {
-	local stage=$dir.new/stage
-	mkdir -p "$stage"/{bin,dev,proc,sys,ro,new,"modules/$REL"}
-	cp "$ROOT/bin/busybox" "$stage/bin/busybox"
-	cp "$TOP/tools/guest/first-stage" "$stage/init"
-	chmod 755 "$stage/init"
-	# busybox cannot read a compressed module.
-	in_root bash -euo pipefail -c '
-		image=$1 rel=$2 to=$3
-		shift 3
-		for m; do
-			modprobe -d "$image" -S "$rel" --show-depends "$m"
-		done | while read -r kind path _; do
-			[ "$kind" = insmod ] || continue
-			name=${path##*/}
-			name=${name%%.ko*}.ko
-			[ ! -e "$to/$name" ] || continue
-			case $path in
-			*.xz) xz -dc "$path" >"$to/$name" ;;
-			*.zst) zstd -dc "$path" >"$to/$name" ;;
-			*) cp "$path" "$to/$name" ;;
-			esac
-			echo "$name" >>"$to/order"
-		done' \
-		bash "$IN_CACHE/kernel/$REL/image" "$REL" "$IN_CACHE/guest/$REL.new/stage/modules/$REL" \
-		"${first_modules[@]}"
-	in_root sh -c 'cd "$1" && find . | cpio -o -H newc -R 0:0 --quiet >"$2"' \
-		sh "$IN_CACHE/guest/$REL.new/stage" "$IN_CACHE/guest/$REL.new/first.cpio"
-	rm -rf "$stage"
+	in_root bash "$TOP/tools/first-stage.sh" "$IN_CACHE/kernel/$REL/image" "$REL" \
+		"$TOP/tools/guest/first-stage" "$IN_CACHE/guest/$REL.new/first.cpio"
 }
 
 step "$CACHE/log/guest.log" "Making the guest's root file system" make_root

@@ -7,6 +7,7 @@
 #                    "coda" means the stock kernel's own C module (for modprobe)
 #   --extra FILE     another file to put into /opt/coda (repeatable)
 #   --kernel KIND    stock (default), debug (KUnit, KASAN, lockdep) or kcsan
+#   --boot DIR       another stock kernel: its vmlinuz and first.cpio are in there
 #   --label NAME     logs go to out/logs/<DIST>/NAME (default: vm)
 #   --timeout S      the watchdog's limit for the whole boot (default: 900)
 #   --mem MB, --cpus N   size of the guest (default: 2048, 2)
@@ -28,13 +29,14 @@
 . "$(dirname "$0")/lib.sh"
 
 payloads=() extras=() envs=() module='' kernel=stock label=vm timeout=900 mem=2048 cpus=2
-tty='' check=1 ignore='' quiet='' results='' oops='' icount='' plain='' plugin='' fs_list='ext4 xfs btrfs'
+boot='' tty='' check=1 ignore='' quiet='' results='' oops='' icount='' plain='' plugin='' fs_list='ext4 xfs btrfs'
 while [ $# -gt 0 ]; do
 	case $1 in
 	--payload) payloads+=("$2"); shift ;;
 	--module) module=$2; shift ;;
 	--extra) extras+=("$2"); shift ;;
 	--kernel) kernel=$2; shift ;;
+	--boot) boot=$2; shift ;;
 	--label) label=$2; shift ;;
 	--timeout) timeout=$2; shift ;;
 	--mem) mem=$2; shift ;;
@@ -129,7 +131,7 @@ cpu=max
 append="${plugin:+nokaslr }console=ttyS0,115200 panic=-1 ${oops:+oops=panic }log_buf_len=16M rcupdate.rcu_cpu_stall_timeout=120 mitigations=off"
 case $kernel in
 stock)
-	image=$CACHE/kernel/$REL/image/vmlinuz
+	image=${boot:-$CACHE/kernel/$REL/image}/vmlinuz
 	# Debian builds KFENCE and slab debugging in, but leaves them off.
 	[ -n "$plain" ] || append+=" kfence.sample_interval=100 slab_debug=FZPU,coda*"
 	# A piece of memory that plays persistent memory, for containers on DAX.
@@ -173,7 +175,7 @@ drive() {
 qemu=(
 	qemu-system-x86_64 -nodefaults -no-user-config -nographic -no-reboot
 	-machine q35 "${accel_args[@]}" -cpu "$cpu" -smp "$cpus" -m "$mem"
-	-kernel "$(inside "$image")" -initrd "$(inside "$CACHE/guest/$REL/first.cpio")" -append "$append"
+	-kernel "$(inside "$image")" -initrd "$(inside "${boot:-$CACHE/guest/$REL}/first.cpio")" -append "$append"
 	-chardev "file,id=console,path=$logs/console.log" -serial chardev:console
 	-device virtio-serial-pci
 	-chardev "stdio,id=user,signal=$([ -n "$tty" ] && echo off || echo on)" -device virtconsole,chardev=user
@@ -189,7 +191,7 @@ for fs in $fs_list; do
 done
 [ -z "$results" ] || drive results "$run/results.img" readonly=off
 
-[ -n "$quiet" ] || note "==> Booting $([ "$kernel" = stock ] && echo "$REL" || echo "the $kernel kernel") under QEMU ($accel); kernel console in ${logs#"$PWD"/}/console.log"
+[ -n "$quiet" ] || note "==> Booting $([ "$kernel" = stock ] && basename "${boot:-$REL}" || echo "the $kernel kernel") under QEMU ($accel); kernel console in ${logs#"$PWD"/}/console.log"
 if [ -t 0 ]; then
 	saved_tty=$(stty -g)
 fi

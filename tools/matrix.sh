@@ -1,0 +1,147 @@
+#!/bin/bash
+# make matrix: builds the module for every kernel of the suite that apt offers now, each
+# flavour and each version, the way the package does it (dkms/build.sh), boots it, and tells
+# in one line for each what broke.  Both suites: DIST=forky make matrix, too.
+#
+# usage: matrix.sh [KERNEL...]     (releases; without one, all of them)
+#
+# Rust metadata and boot files of a kernel are kept, so that a second run is short: some
+# minutes for a kernel the first time, and one after that.
+. "$(dirname "$0")/lib.sh"
+bash "$TOP/tools/prepare.sh" guest
+load_facts
+bash "$TOP/tools/build-tests.sh"
+dir=$CACHE/matrix
+logs=$OUT/logs/$DIST/matrix
+build_root=$dir/root
+mkdir -p "$dir" "$logs"
+exec 7>"$dir/lock"
+flock -n 7 || die "another make matrix is at work for $DIST."
+
+# What the package says it needs, but for the source, which is fetched in the version that
+# is wanted.
+depends=$(sed -n '/^Package: coda-rs-dkms/,/^Recommends/ { s/^ \([a-z].*\),$/\1/p }' "$TOP/debian/control" | grep -v '^linux-source' | paste -sd,)
+
+make_root() {
+	local mode=unshare out=$dir/root.tar
+	if [ "$(id -u)" -eq 0 ]; then
+		mode=root out=$dir/root.new
+	fi
+	TMPDIR=/var/tmp mmdebstrap --mode=$mode --variant=apt --include=ca-certificates --skip=cleanup/apt/lists \
+		--aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Retries "3"' --dpkgopt=force-unsafe-io \
+		--customize-hook="grep -rqs '[ /]$DIST main' \"\$1/etc/apt/sources.list\" ||
+			sed -n 's/^deb \\(\\[[^]]*\\] \\)\\?\\([^ ]*\\) [a-z]* main.*/deb \\1\\2 $DIST main/p' \"\$1/etc/apt/sources.list\" |
+			head -n 1 >\"\$1/etc/apt/sources.list.d/$DIST.list\"" \
+		--customize-hook="chroot \"\$1\" env DEBIAN_FRONTEND=noninteractive sh -c '
+			apt-get update && apt-get satisfy -y --no-install-recommends \"$depends, gcc\"'" \
+		"$BASE" "$out"
+	[ "$mode" = unshare ] || return 0
+	mkdir -p "$dir/root.new"
+	tar -C "$dir/root.new" --exclude='./dev/*' --no-same-owner -xf "$out"
+	rm "$out"
+}
+key=$(printf '%s\n' "$DIST" "$depends" | hash_of)
+if ! fresh "$dir/root.stamp" "$key"; then
+	need_host_packages
+	remove "$dir/root.new"
+	rm -f "$dir/root.tar" "$dir/root.stamp"
+	step "$logs/root.log" "Making a root of Debian $BASE with what coda-rs-dkms depends on" make_root
+	remove "$build_root"
+	mv "$dir/root.new" "$build_root"
+	put_stamp "$dir/root.stamp" "$key"
+fi
+in_build_root() {
+	ROOT=$build_root in_root --setenv DEBIAN_FRONTEND noninteractive --setenv CODA_RS_CACHE "$IN_CACHE/matrix/metadata" -- "$@"
+}
+
+# Without network, what was offered the last time.
+in_build_root apt-get -q update >"$logs/update.log" 2>&1 ||
+	note "coda_rs: apt-get update failed; going by the index of the last run."
+mapfile -t kernels < <(in_build_root bash "$TOP/tools/apt-kernels.sh" "$DIST")
+[ ${#kernels[@]} -gt 0 ] || die "$DIST has no kernel with headers, image and source of the same version; see $logs/update.log."
+if [ $# -gt 0 ]; then
+	chosen=()
+	for want; do
+		for k in "${kernels[@]}"; do
+			[ "${k%% *}" != "$want" ] || chosen+=("$k")
+		done
+	done
+	[ ${#chosen[@]} -eq $# ] || die "not all of $* are among the kernels of $DIST: $(printf '%s ' "${kernels[@]%% *}")"
+	kernels=("${chosen[@]}")
+fi
+
+# The headers where they belong; of the image, what a boot takes.
+get_kernel() {
+	local rel=$1 version=$2 p debs=()
+	in_build_root apt-get install -y -q --no-install-recommends "linux-base/$DIST" "linux-headers-$rel=$version" || return 1
+	[ -s "$dir/$rel/first.cpio" ] && [ "$(cat "$dir/$rel/version" 2>/dev/null)" = "$version" ] && return
+	rm -rf "${dir:?}/$rel" "$dir/image"
+	mkdir -p "$dir/$rel" "$dir/image/debs" "$dir/image/tree/usr/lib"
+	ln -s usr/lib "$dir/image/tree/lib"
+	for p in "linux-image-$rel" "linux-binary-$rel" "linux-modules-$rel" "linux-base-$rel"; do
+		! in_build_root apt-cache madison "$p" | grep -qF " $version " || debs+=("$p=$version")
+	done
+	in_build_root env -C "$IN_CACHE/matrix/image/debs" apt-get -q -o APT::Sandbox::User=root download "${debs[@]}" || return 1
+	for p in "$dir"/image/debs/*.deb; do
+		in_root sh -c 'dpkg-deb --fsys-tarfile "$1" | tar -C "$2" --keep-directory-symlink -xf -' \
+			sh "$IN_CACHE/matrix/image/debs/${p##*/}" "$IN_CACHE/matrix/image/tree" || return 1
+	done
+	in_root depmod -b "$IN_CACHE/matrix/image/tree" "$rel" || return 1
+	for p in "boot/vmlinuz-$rel" "usr/lib/modules/$rel/vmlinuz"; do
+		[ ! -s "$dir/image/tree/$p" ] || cp "$dir/image/tree/$p" "$dir/$rel/vmlinuz"
+	done
+	in_root bash "$TOP/tools/first-stage.sh" "$IN_CACHE/matrix/image/tree" "$rel" "$TOP/tools/guest/first-stage" \
+		"$IN_CACHE/matrix/$rel/first.new" || return 1
+	rm -rf "$dir/image"
+	echo "$version" >"$dir/$rel/version"
+	mv "$dir/$rel/first.new" "$dir/$rel/first.cpio"
+}
+
+build() {
+	local rel=$1 to=$OUT/matrix/$1
+	rm -rf "$to"
+	mkdir -p "$to"
+	# As the package lays it out.
+	cp -r "$TOP"/*.rs "$TOP"/*.[ch] "$TOP/Kbuild" "$TOP/vfs" "$TOP/dkms" "$to/"
+	in_build_root env -C "$to" bash dkms/build.sh "$rel" "/lib/modules/$rel/build" "$JOBS"
+}
+
+# Mount, and a few cases of each kind: a plain write, none, a store through a mapping, loads.
+cases=("open and close" "write(2) of one byte" "mmap, one store" "loads from every page" "truncate(2) by path")
+smoke() {
+	bash "$TOP/tools/vm.sh" --quiet --boot "$dir/$1" --label "matrix/$1" --fs "" --timeout 600 \
+		--module "$OUT/matrix/$1/coda_rs.ko" --payload "$OUT/tests/$DIST" \
+		-- /opt/coda/guest/main.sh case close_report --table "${cases[@]}"
+}
+
+# attempt REL WHAT COMMAND...: the first line of a failure that says something.
+attempt() {
+	local rel=$1 what=$2 log=$logs/$1.$2.log
+	shift 2
+	[ ! -t 2 ] || printf '\r\033[K%s: %s ...' "$rel" "$what" >&2
+	"$@" >"$log" 2>&1 </dev/null && return
+	reason=$(grep -m 1 -E '^(coda-rs|coda_rs): ' "$log" || true)
+	case $reason in
+	'' | *'building the module for'*) reason=$(grep -m 1 -E '^error(\[E[0-9]+\])?:|: error:|^kernel log check: the kernel|FAILED|BUG:|^E: ' "$log" || tail -n 1 "$log") ;;
+	esac
+	reason="$what: ${reason:0:150}"
+	return 1
+}
+
+broken=0
+for k in "${kernels[@]}"; do
+	read -r rel _ version <<<"$k"
+	began=$SECONDS verdict=ok
+	if attempt "$rel" fetch get_kernel "$rel" "$version" && attempt "$rel" build build "$rel" &&
+		attempt "$rel" boot smoke "$rel"; then
+		verdict="ok      built, loaded, $(grep -c ' ok$' "$logs/$rel.boot.log") closes as they should be, unloaded"
+	else
+		verdict="BROKEN  $reason"
+		broken=$((broken + 1))
+	fi
+	[ ! -t 2 ] || printf '\r\033[K' >&2
+	printf '%-32s %-18s %6s  %s\n' "$rel" "$version" "$(mmss $((SECONDS - began)))" "$verdict"
+	rm -rf "$OUT/matrix/$rel"
+done
+[ "$broken" -eq 0 ] || die "make matrix: $broken of ${#kernels[@]} kernels of $DIST; the logs are in ${logs#"$PWD"/}."
+echo "make matrix: ${#kernels[@]} kernels of $DIST, all well."
