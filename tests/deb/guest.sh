@@ -78,9 +78,10 @@ ours=1027 theirs=3
 
 # Loading by need: an open of a node, and a mount.
 by_node() {
-	rm -f /run/cfs0
-	mknod /run/cfs0 c 67 0
-	exec 6<>/run/cfs0 && exec 6>&-
+	# Not a name that the module makes by itself.
+	rm -f /dev/coda-node
+	mknod /dev/coda-node c 67 0
+	exec 6<>/dev/coda-node && exec 6>&-
 	loaded "$1"
 }
 by_mount() {
