@@ -59,7 +59,7 @@ help)
 		make fmt            formats all Rust
 		make docs           Documentation/ as web pages: out/docs/index.html
 		make rustdoc        the module's own API: out/rustdoc/coda_rs/index.html
-		make deb            the package coda-rs-dkms, for Debian's own DKMS: out/deb/<DIST>/
+		make deb            the packages coda-rs-dkms (for DKMS) and coda-rs: out/deb/<DIST>/
 		make test-deb       installs it in a Debian of its own, boots that, upgrades its kernel,
 		                    and purges it again (as root; half an hour without KVM)
 		make matrix         builds and boots the module for every kernel that apt offers now
