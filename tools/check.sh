@@ -104,14 +104,11 @@ misuse() {
 		cat "$to.log"
 		return 1
 	}
-	command=$(sed -n 's/^savedcmd_coda_rs_crate\.o := //p' "$to/.coda_rs_crate.o.cmd" |
-		sed 's/ --out-dir [^ ]*//; s/ --emit=[^ ]*//g')
+	command=$(crate_command "$to")
 	# shellcheck disable=SC2016 # the shells in there are to expand it
-	printf '%s\0' tests/misuse/*.rs | in_root xargs -0 -n 1 -P "$JOBS" bash -c '
+	printf '%s\0' tests/misuse/*.rs | in_crate "$to" xargs -0 -n 1 -P "$JOBS" bash -c '
 		cd "$2"
-		export RUSTC_BOOTSTRAP=1 CODA_RS_MISUSE=$1/$4
-		export CODA_RS_BINDINGS=$2/vfs/bindings_generated.rs CODA_RS_WIRE=$2/wire_generated.rs
-		export CODA_RS_PROBES=$2/probes_generated.rs
+		export CODA_RS_MISUSE=$1/$4
 		name=${4##*/}
 		eval "$3 --emit=metadata=$name.rmeta" >"$name.log" 2>&1
 		echo "status $?" >>"$name.log"

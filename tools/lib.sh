@@ -206,6 +206,23 @@ load_facts() {
 	export KSRC KBUILD_DIR KMAKE
 }
 
+# How Kbuild has compiled the module's crate in DIR, but for what was to come out of it.
+crate_command() {
+	sed -n 's/^savedcmd_coda_rs_crate\.o := //p' "$1/.coda_rs_crate.o.cmd" |
+		sed 's/ --out-dir [^ ]*//; s/ --emit=[^ ]*//g'
+}
+
+# in_crate DIR COMMAND...: in the build root, for such a command: with what the crate
+# includes, as Kbuild has made it in DIR.
+in_crate() {
+	local dir=$1
+	shift
+	in_root --setenv RUSTC_BOOTSTRAP 1 \
+		--setenv CODA_RS_BINDINGS "$dir/vfs/bindings_generated.rs" \
+		--setenv CODA_RS_WIRE "$dir/wire_generated.rs" \
+		--setenv CODA_RS_PROBES "$dir/probes_generated.rs" -- "$@"
+}
+
 # The crates of tests/, tests/fuzz/ and cli/, when a Cargo.lock names others than the last
 # time.
 fetch_crates() {

@@ -9,8 +9,7 @@ to=${1:-$OUT/rustdoc}
 built=$OUT/$REL
 
 bash "$TOP/tools/build-module.sh" >/dev/null
-command=$(sed -n 's/^savedcmd_coda_rs_crate\.o := //p' "$built/.coda_rs_crate.o.cmd" |
-	sed 's/ --out-dir [^ ]*//; s/ --emit=[^ ]*//g; s/ -Zbinary_dep_depinfo=y//; s/ rustc / "$rustdoc" /')
+command=$(crate_command "$built" | sed 's/ -Zbinary_dep_depinfo=y//; s/ rustc / "$rustdoc" /')
 # shellcheck disable=SC2016 # what is to be expanded in there
 [[ $command == *' "$rustdoc" '* ]] || die "Kbuild's command for the module has no rustc in it."
 
@@ -18,16 +17,13 @@ rm -rf "$to"
 # The one of the compiler that made the metadata of the kernel's crates; where that
 # has a number in its name, so has this.
 # shellcheck disable=SC2016 # the shell in there is to expand it
-in_root bash -c '
+in_crate "$built" bash -c '
 	set -e
 	rustc=$(readlink -f "$(command -v rustc)")
 	name=${rustc##*/}
 	rustdoc=${rustc%/*}/${name/rustc/rustdoc}
 	[ -x "$rustdoc" ] || { echo "coda_rs: there is no $rustdoc in the build root." >&2; exit 1; }
 	cd "$1"
-	export RUSTC_BOOTSTRAP=1
-	export CODA_RS_BINDINGS=$1/vfs/bindings_generated.rs CODA_RS_WIRE=$1/wire_generated.rs
-	export CODA_RS_PROBES=$1/probes_generated.rs
 	eval "$2 -D warnings --document-private-items --crate-name coda_rs --output \"\$3\""
 ' bash "$built" "$command" "$to"
 [ -s "$to/coda_rs/index.html" ] || die "rustdoc left no index.html in $to."
