@@ -10,7 +10,7 @@
 #
 # /etc/default/coda-rs-dkms may set
 #   CODA_RS_DOWNLOAD=no    never let apt fetch a linux-source that is not installed
-#   CODA_RS_CACHE=DIR      another place than /var/cache/coda-rs
+#   CODA_RS_CACHE=DIR      another place than /var/cache/coda-rs; other things may be in it
 set -euo pipefail
 export LC_ALL=C.UTF-8
 release=$1 kdir=$2 jobs=${3:-}
@@ -54,7 +54,8 @@ die() {
 . "$here/kdir.sh"
 
 # DKMS names the compiler of the kernel in CC; find_tools finds the same one.
-unset CC LD KERNEL_CC KERNEL_LD LLVM MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
+# The others would make Kbuild build what is for tests alone.
+unset CC LD KERNEL_CC KERNEL_LD LLVM MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES CODA_RS_VARIANT CODA_RS_MISUSE
 tool_hint=''
 
 [ "$(uname -m)" = x86_64 ] || die "the machine is $(uname -m); coda_rs knows x86_64 alone."
@@ -186,14 +187,27 @@ shrink() {
 	rm -rf "$work/deb"
 }
 
-# Metadata of kernels whose headers are gone is of no use any more.
+# Metadata of kernels whose headers are gone is of no use any more.  What has no mark of ours
+# belongs to somebody else.
+mark=.made-by-coda-rs-dkms
 drop_old() {
 	local dir
 	for dir in "$CODA_RS_CACHE"/*/; do
 		dir=${dir%/}
-		[ -d "$dir" ] && [ ! -e "/lib/modules/${dir##*/}/build/include" ] || continue
+		[ ! -L "$dir" ] && [ -e "$dir/$mark" ] && [ ! -e "/lib/modules/${dir##*/}/build/include" ] || continue
 		rm -rf "$dir"
 	done
+}
+
+# What is in the cache is run by root.
+check_cache() {
+	case $CODA_RS_CACHE in
+	/*) ;;
+	*) die "CODA_RS_CACHE=$CODA_RS_CACHE in /etc/default/coda-rs-dkms is no absolute path." ;;
+	esac
+	(umask 022 && mkdir -p "$CODA_RS_CACHE") || die "there can be no directory $CODA_RS_CACHE."
+	[ -z "$(find -H "$CODA_RS_CACHE" -maxdepth 0 \( ! -user "$(id -u)" -o -perm /022 \))" ] ||
+		die "$CODA_RS_CACHE has to belong to root, and nobody else may write to it, as what is made there is run by root: chown root, chmod go-w, or name another directory in /etc/default/coda-rs-dkms."
 }
 
 make_metadata() {
@@ -203,7 +217,6 @@ make_metadata() {
 		die "$kdir has no Rust metadata and does not come from a Debian package, so where its source is cannot be known: prepare it with CONFIG_RUST and 'make rustavailable modules_prepare'."
 	want=$(kdir_conf "$kdir" RUSTC_VERSION_TEXT)
 	[ -n "$want" ] || die "the .config of linux-headers-$release does not say which rustc built it."
-	want=${want%% (built from*}
 	hint_for_rustc "$(echo "$want" | cut -d' ' -f2)"
 	find_rustc "$release" "$want"
 	src=$("$rustc" --print sysroot)/lib/rustlib/src/rust/library/core/src/lib.rs
@@ -211,7 +224,7 @@ make_metadata() {
 		die "there is no source of Rust's own library for $rustc ($src): install the package rust-src in the same version as rustc."
 	find_tools "$kdir" "$release"
 
-	mkdir -p "$CODA_RS_CACHE"
+	check_cache
 	exec 8>"$CODA_RS_CACHE/.lock"
 	if ! flock -n 8; then
 		tell "another build is making Rust metadata; waiting for it"
@@ -226,6 +239,9 @@ make_metadata() {
 	fi
 	rm -rf "$work"
 	mkdir -p "$work"
+	: >"$work/$mark"
+	# What fails on a full disk is not to keep it full.
+	trap 'rm -rf "$work/deb" "$work/source" "$work/build"' EXIT
 	log=$work/log
 	have_kb=$(df -Pk "$work" | awk 'NR == 2 { print $4 }')
 	[ "$have_kb" -ge 1000000 ] ||
@@ -245,6 +261,7 @@ make_metadata() {
 	xz -f "$log"
 	echo "$key" >"$work/stamp.new"
 	mv "$work/stamp.new" "$work/stamp"
+	trap - EXIT
 	kdir=$work/build
 }
 
