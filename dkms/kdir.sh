@@ -43,35 +43,38 @@ kdir_check_prepared() {
 # may have been made by another one since.
 kdir_built_by() {
 	local built_by in_config
-	built_by=$(head -c 4096 "$1/rust/libkernel.rmeta" | grep -aoE -m 1 'rustc [0-9]+\.[0-9]+\.[0-9]+[^ ]* \([0-9a-f]+ [0-9-]+\)' | head -n 1 || true)
-	[ -n "$built_by" ] || built_by=$(head -c 4096 "$1/rust/libkernel.rmeta" | grep -aoE -m 1 'rustc [0-9]+\.[0-9]+\.[0-9]+[-a-z.0-9]*' | head -n 1 || true)
+	built_by=$(head -c 4096 "$1/rust/libkernel.rmeta" | grep -aoE -m 1 'rustc [0-9]+\.[0-9]+\.[0-9]+[-a-z.0-9]*( \([^()]*\))*' | head -n 1 || true)
 	[ -n "$built_by" ] || die "$1/rust/libkernel.rmeta does not say which rustc made it."
 	in_config=$(kdir_conf "$1" RUSTC_VERSION_TEXT)
-	case $in_config in
-	"$built_by"*) ;;
-	*) echo "note: the Rust metadata was made by $built_by, though .config says ${in_config:-nothing}; going by the metadata." >&2 ;;
-	esac
+	[ "$in_config" = "$built_by" ] ||
+		echo "note: the Rust metadata was made by $built_by, though .config says ${in_config:-nothing}; going by the metadata." >&2
 	echo "$built_by"
 }
 
 # find_rustc WHAT BUILT_BY: sets rustc to a compiler that calls itself BUILT_BY ("rustc
-# 1.85.1 (4eb161250 2025-03-15)").  The environment's RUSTC is the only candidate if set.
+# 1.85.1 (4eb161250 2025-03-15) (built from a source tarball)"): rustc itself compares all of
+# it, and rustup's 1.85.1 is not Debian's.  The environment's RUSTC is the only candidate if
+# set.
 find_rustc() {
-	local what=$1 built_by=$2 version c tried=() candidates
+	local what=$1 built_by=$2 version c says tried=() candidates
 	version=$(echo "$built_by" | cut -d' ' -f2)
 	candidates=(rustc "rustc-${version%.*}" "rustc-$version" "/usr/lib/rust-${version%.*}/bin/rustc"
 		"${HOME:-/}/.rustup/toolchains/$version-x86_64-unknown-linux-gnu/bin/rustc")
+	# That of rustup may come first in PATH.
+	[ "$(command -v rustc)" = /usr/bin/rustc ] || candidates+=(/usr/bin/rustc)
 	[ -z "${RUSTC:-}" ] || candidates=("$RUSTC")
 	rustc=
 	for c in "${candidates[@]}"; do
 		command -v "$c" >/dev/null 2>&1 || continue
-		case "$("$c" --version 2>/dev/null)" in
-		"$built_by"*)
+		says=$("$c" --version 2>/dev/null | head -n 1 || true)
+		if [ "$says" = "$built_by" ]; then
 			rustc=$c
 			return
-			;;
-		esac
-		tried+=("$c is $("$c" --version 2>/dev/null | head -n 1 | cut -d' ' -f2 | grep . || echo none that works)")
+		fi
+		says=${says#rustc }
+		# What goes without saying is left out.
+		[ "${says%% *}" = "$version" ] || says=${says%% *}
+		tried+=("$c is ${says:-none that works}")
 	done
 	if [ ${#tried[@]} -eq 0 ]; then
 		die "$what was made by $built_by and there is no rustc here; ${rustc_hint:-install that one, or name it with RUSTC=}."
