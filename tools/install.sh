@@ -43,6 +43,14 @@ updates=$modules/updates
 modprobe=$dest/etc/modprobe.d/coda-rs.conf
 load=$dest/etc/modules-load.d/coda-rs.conf
 
+# A file of ours, or of an earlier version: its first line is ours.  An administrator may have
+# one of that name to have the last word over the package's.
+is_ours() {
+	local kind
+	kind=$(basename "$(dirname "$1")" .d)
+	[ "$(head -n 1 "$1")" = "$(head -n 1 "$top/dkms/$kind.conf")" ]
+}
+
 writable() {
 	local dir=$1
 	while [ ! -e "$dir" ]; do
@@ -75,6 +83,9 @@ install)
 	if [ -z "$dest" ] && [ -e /usr/lib/modprobe.d/coda-rs.conf ]; then
 		die "the package coda-rs-dkms is installed, and does this already: remove it first."
 	fi
+	for f in "$modprobe" "$load"; do
+		[ ! -e "$f" ] || is_ours "$f" || die "$f is there and is none of make install's: move it away first."
+	done
 	writable "$updates"
 	writable "$modprobe"
 	check_depmod
@@ -108,6 +119,10 @@ uninstall)
 	done
 	for f in "$modprobe" "$load"; do
 		[ -e "$f" ] || continue
+		is_ours "$f" || {
+			echo "note: $f is left alone, as it is none of make install's." >&2
+			continue
+		}
 		writable "$(dirname "$f")"
 		rm -f "$f"
 		echo "removed $f"
