@@ -60,8 +60,9 @@ help)
 		make docs           Documentation/ as web pages: out/docs/index.html
 		make rustdoc        the module's own API: out/rustdoc/coda_rs/index.html
 		make deb            the packages coda-rs-dkms (for DKMS) and coda-rs: out/deb/<DIST>/
-		make test-deb       installs it in a Debian of its own, boots that, upgrades its kernel,
-		                    and purges it again (as root; half an hour without KVM)
+		make test-deb       installs them in a Debian of its own, boots that, also with Secure
+		                    Boot, upgrades its kernel, and purges the module's again (as
+		                    root; three quarters of an hour without KVM)
 		make matrix         builds and boots the module for every kernel that apt offers now
 		make install        the built module into /lib/modules, and what makes the kernel choose
 		                    it (as root; DESTDIR=, KDIR=, RELEASE=); make uninstall undoes it

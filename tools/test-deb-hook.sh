@@ -27,4 +27,6 @@ read -r first _ first_version < <(
 source=$(echo "$first" | cut -d. -f1,2)
 in_chroot apt-get install -y --no-install-recommends "linux-base/$dist" "linux-image-$first=$first_version" \
 	"linux-headers-$first=$first_version" "linux-source=$first_version" "linux-source-$source=$first_version"
+# What a machine with Secure Boot has, and one to play it.
+in_chroot apt-get install -y --no-install-recommends shim-signed grub-efi-amd64-signed mokutil ovmf dosfstools mtools
 echo "$first $first_version $second $second_version" >"$root/opt/coda-test/kernels"

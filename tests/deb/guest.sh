@@ -1,9 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # Inside the Debian that tools/test-deb.sh boots, as a service once the system is up.  What
-# is to be looked at is in the kernel's command line: coda.stage=installed (the package is
-# there, the kernel is the one it was installed for) or upgraded (another kernel has come;
-# the package is purged at the end).  Prints a line for each check, and the result.
+# is to be looked at is in the kernel's command line: coda.stage=installed (the packages are
+# there, the kernel is the one they were installed for), secure (the same with Secure Boot, and
+# nobody knows the key yet), enrolled (somebody does) or upgraded (another kernel has come; the
+# package is purged at the end).  Prints a line for each check, and the result.
 top=/opt/coda-test
 export PATH=$top:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root DEBIAN_FRONTEND=noninteractive
 stage=$(sed -n 's/.*coda\.stage=\([a-z]*\).*/\1/p' /proc/cmdline)
@@ -104,9 +105,47 @@ common() {
 	check "files can be read and written, and a close tells them apart" work "$ours"
 }
 
+# The numbers come from debugfs, of which a kernel that is locked down shows little.
+status() {
+	coda-rs status >/tmp/status && said 'mount  */coda' /tmp/status &&
+		said "cfs0: open by $manager (codacm), mounted, 0 pending, 0 outstanding" /tmp/status
+}
+doctor() {
+	coda-rs doctor
+}
+securely() {
+	check "Secure Boot is on" is "$(mokutil --sb-state | head -n 1)" "SecureBoot enabled"
+	check "the kernel is locked down" grep -q '\[integrity\]' /sys/kernel/security/lockdown
+}
+refused() {
+	! modprobe coda_rs 2>/tmp/refused && said 'Key was rejected' /tmp/refused
+}
+advised() {
+	! coda-rs doctor >/tmp/doctor && said 'mokutil --import /var/lib/dkms/mok.pub' /tmp/doctor
+}
+
 case $stage in
+secure)
+	securely
+	check "the kernel is $expected" is "$(uname -r)" "$expected"
+	check "coda_rs was not loaded at boot, as nobody knows its key" not loaded coda_rs
+	check "modprobe coda_rs says so" refused
+	check "C's module was not loaded instead" not loaded coda
+	check "coda-rs doctor says what to do" advised
+	check "mokutil takes the key" mokutil --import /var/lib/dkms/mok.pub < <(printf 'coda\ncoda\n')
+	;;
+enrolled)
+	securely
+	check "the key is enrolled" grep -q 'already enrolled' <(mokutil --test-key /var/lib/dkms/mok.pub)
+	common
+	check "coda-rs status sees it" status
+	check "coda-rs doctor finds nothing amiss" doctor
+	check "Coda can be unmounted" stop
+	;;
 installed)
 	common
+	check "coda-rs status sees it" status
+	check "coda-rs doctor finds nothing amiss" doctor
 	check "modprobe coda does not load C's module" modprobe coda
 	check "... and it is not there" not loaded coda
 	# A node in the way of an update: DKMS builds anew below a file system in use.
