@@ -15,6 +15,9 @@ kdir_check_config() {
 	[ -e "$1/.config" ] || die "$1 is not configured: it has no .config."
 	[ "$(kdir_conf "$1" MODULES)" = y ] || die "$1 is configured without CONFIG_MODULES."
 	[ "$(kdir_conf "$1" RUST)" = y ] || die "$1 is configured without CONFIG_RUST, so no module in Rust can be built against it."
+	# Ubuntu has the metadata in a package that the headers do not ask for.
+	[ ! -L "$1/rust" ] || [ -e "$1/rust" ] ||
+		die "the Rust metadata of $1 is not installed: rust/ leads to $(readlink "$1/rust"), which is not there; install the package that has it (on Ubuntu, linux-lib-rust-$(cat "$1/include/config/kernel.release" 2>/dev/null || echo '<release>'))."
 }
 
 # What of Rust's metadata is missing, nothing if it is complete.
