@@ -271,10 +271,11 @@ if [ -z "$(kdir_missing_metadata "$kdir")" ]; then
 	built_by=$(kdir_built_by "$kdir")
 	hint_for_rustc "$(echo "$built_by" | cut -d' ' -f2)"
 	find_rustc "$kdir" "$built_by"
-	find_tools "$kdir" "$release"
 else
 	make_metadata
 fi
+# With the metadata made, its own configuration is the one that counts.
+find_tools "$kdir" "$release"
 tell "[$((SECONDS - began)) s] $([ "$SECONDS" -lt "$((began + 5))" ] || echo "3 of 3: ")building coda_rs.ko for $release"
 run "$top/coda_rs.log" "building the module" \
 	make -C "$kdir" "M=$top" -j"$jobs" "${make_args[@]}" modules

@@ -88,7 +88,7 @@ find_rustc() {
 # find_tools DIR RELEASE: sets make_args to what make has to be told, rustc being found.
 # BINDGEN, LLVM and CC of the environment win.
 find_tools() {
-	local bindgen=${BINDGEN:-bindgen} gcc
+	local bindgen=${BINDGEN:-bindgen} gcc text
 	command -v "$bindgen" >/dev/null || die "there is no bindgen here; install it${tool_hint-, or name it with BINDGEN=}."
 	make_args=("RUSTC=$rustc" "BINDGEN=$bindgen")
 	if [ -n "${LLVM:-}" ]; then
@@ -99,7 +99,12 @@ find_tools() {
 	elif [ -n "${CC:-}" ] && [ "$CC" != cc ]; then
 		make_args+=("CC=$CC")
 	else
-		gcc=gcc-$(($(kdir_conf "$1" GCC_VERSION) / 10000))
+		# By the very name, or the kernel's makefiles say that the compiler differs.
+		text=$(kdir_conf "$1" CC_VERSION_TEXT)
+		gcc=${text%% *}
+		if [ -z "$gcc" ] || [ "$("$gcc" --version 2>/dev/null | head -n 1)" != "$text" ]; then
+			gcc=gcc-$(($(kdir_conf "$1" GCC_VERSION) / 10000))
+		fi
 		if command -v "$gcc" >/dev/null; then
 			make_args+=("CC=$gcc" "HOSTCC=$gcc")
 		else
