@@ -28,8 +28,29 @@ pub const DIM: Style = Style::new().dimmed();
 
 /// Writes a value as JSON, readable, with a newline.
 pub fn json(out: &mut impl Write, value: &impl serde::Serialize) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, value)?;
-    writeln!(out)
+    writeln!(out, "{}", escaped(&serde_json::to_string_pretty(value)?))
+}
+
+/// Writes a value as JSON in one line.
+pub fn json_line(out: &mut impl Write, value: &impl serde::Serialize) -> io::Result<()> {
+    writeln!(out, "{}", escaped(&serde_json::to_string(value)?))
+}
+
+/// JSON without what a terminal may obey. serde_json escapes what is less than a blank, and leaves
+/// the other control characters, of which U+009B begins a sequence like ESC [. They can be in strings
+/// alone.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\u{7f}'..='\u{9f}' => {
+                // Writing to a string cannot fail.
+                let _ = write!(text, "\\u{:04x}", u32::from(c));
+            }
+            c => text.push(c),
+        }
+    }
+    text
 }
 
 /// What came from elsewhere (names of processes and files), fit for a terminal.
@@ -159,6 +180,23 @@ mod tests {
         assert_eq!(result(-512), "interrupted");
         assert_eq!(result(-600), "error 600");
         assert_eq!(result(i64::MIN), "error 9223372036854775808");
+    }
+
+    #[test]
+    fn json_does_nothing_to_a_terminal() {
+        let odd = "a\u{1b}[1m\u{7f}\u{80}\u{9b}31m\u{9f}\u{a0}\u{e9}\n";
+        let (mut long, mut short) = (Vec::new(), Vec::new());
+        json(&mut long, &odd).unwrap();
+        json_line(&mut short, &odd).unwrap();
+        for out in [long, short] {
+            let text = String::from_utf8(out).unwrap();
+            assert_eq!(
+                text,
+                "\"a\\u001b[1m\\u007f\\u0080\\u009b31m\\u009f\u{a0}\u{e9}\\n\"\n"
+            );
+            // It means the same.
+            assert_eq!(serde_json::from_str::<String>(&text).unwrap(), odd);
+        }
     }
 
     #[test]

@@ -209,8 +209,7 @@ impl<'o, W: Write> Log<'o, W> {
     fn write(&mut self, record: &Record<'_>, what: &str, rest: &str) -> io::Result<()> {
         if self.options.json {
             let time_us = self.clock.us(record.time_us);
-            serde_json::to_writer(&mut self.out, &Record { time_us, ..*record })?;
-            return writeln!(self.out);
+            return out::json_line(&mut self.out, &Record { time_us, ..*record });
         }
         let who = format!("{}[{}]", out::safe(record.command), record.pid);
         let what = out::safe(what);

@@ -190,6 +190,18 @@ fn an_earlier_module_without_statistics() {
 fn what_processes_call_themselves_does_no_harm() {
     let tree = running().file("proc/1234/comm", "ve\x1b[31mnus\n");
     assert!(tree.says(&["status"]).contains("1234 (ve?[31mnus)"));
+    // One character that some terminals take for the two.
+    let tree = running().file("proc/1234/comm", "ve\u{9b}31mnus\n");
+    assert!(tree.says(&["status"]).contains("1234 (ve?31mnus)"));
+    for args in [&["status", "--json"][..], &["doctor", "--json"]] {
+        let text = tree.says(args);
+        assert!(!text.contains('\u{9b}'), "{text}");
+        assert!(text.contains("ve\\u009b31mnus"), "{text}");
+    }
+    assert_eq!(
+        json(&tree)["devices"][0]["openers"][0]["command"],
+        "ve\u{9b}31mnus"
+    );
 }
 
 #[test]

@@ -317,6 +317,19 @@ fn threads_of_a_process() {
 }
 
 #[test]
+fn odd_commands_do_no_harm() {
+    let tree = Tree::new().file(
+        "trace",
+        " a\u{9b}31m-11 [000] ..... 1.0: coda_file_close: fid=1.2.3.4 flags=0x1 modified=-\n",
+    );
+    let path = tree.path().join("trace");
+    let path = path.to_str().unwrap();
+    assert!(tree.says(&["trace", "-i", path]).contains("a?31m[11]"));
+    let text = tree.says(&["trace", "--json", "-i", path]);
+    assert!(text.contains(r#""command":"a\u009b31m""#), "{text}");
+}
+
+#[test]
 fn nobody_reads() {
     // It is seen at once, though nothing is to be written.
     let mut live = live(&[]);
