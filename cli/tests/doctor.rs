@@ -264,10 +264,22 @@ fn dkms() {
         "problem",
         "dkms install coda-rs/0.1.0",
     );
-    let failed = added.file(
-        "var/lib/dkms/coda-rs/0.1.0/build/make.log",
-        "make: Entering\ncoda_rs: no rustc here\nerror: gone\nmake: *** [x] Error 1\n",
+    let log = |kernel: &str| {
+        format!(
+            "DKMS (dkms-3.2.2) make.log for coda-rs/0.1.0 for kernel {kernel} (x86_64)\n\
+             Mon Sep  7 08:00:00 UTC 2026\nmake: Entering\ncoda_rs: no rustc here\nerror: gone\n\
+             make: *** [x] Error 1\n"
+        )
+    };
+    let path = "var/lib/dkms/coda-rs/0.1.0/build/make.log";
+    // There is one log, of whichever kernel it last failed for.
+    let elsewhere = added.file(path, log("7.3.9+deb13-amd64"));
+    let (_, text) = check(&elsewhere, "DKMS");
+    assert!(
+        text.contains("is not built for this kernel") && !text.contains("rustc"),
+        "{text}"
     );
+    let failed = elsewhere.file(path, log(RELEASE));
     expect(
         &failed,
         "DKMS",

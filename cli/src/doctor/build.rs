@@ -192,6 +192,14 @@ fn complaint(log: &str) -> Option<String> {
     (!last.is_empty()).then(|| last.join("\n"))
 }
 
+/// Is a log of make about this kernel? DKMS keeps the last one that failed, whichever kernel it was
+/// for, and its first line says that: `DKMS (dkms-3.2.2) make.log for coda-rs/0.1.0 for kernel
+/// 7.3.4+deb13-amd64 (x86_64)`.
+fn is_about(log: &str, release: &str) -> bool {
+    let wanted = format!(" for kernel {release} (");
+    log.lines().take(5).any(|line| line.contains(&wanted))
+}
+
 fn dkms_state(p: &Patient<'_>, dkms: Option<&Dkms>) -> Option<Check> {
     const NAME: &str = "DKMS";
     let root = p.root;
@@ -229,7 +237,7 @@ fn dkms_state(p: &Patient<'_>, dkms: Option<&Dkms>) -> Option<Check> {
     } else {
         let log = format!("{dir}/{version}/build/make.log");
         match root.read(&log) {
-            Ok(text) => {
+            Ok(text) if is_about(&text, release) => {
                 let mut found = format!("{what} could not be built for this kernel");
                 if let Some(complaint) = complaint(&text) {
                     found += "\n";
@@ -241,7 +249,7 @@ fn dkms_state(p: &Patient<'_>, dkms: Option<&Dkms>) -> Option<Check> {
                     format!("See {log}; when what it lacks is there, {install}."),
                 )
             }
-            Err(_) => Check::problem(
+            _ => Check::problem(
                 NAME,
                 format!("{what} is not built for this kernel"),
                 format!("{install}."),
@@ -472,6 +480,21 @@ mod tests {
             ("coda_rs.ko.zst", true),
         ] {
             assert_eq!(is_module(path), is, "{path}");
+        }
+    }
+
+    #[test]
+    fn whose_log() {
+        let first = |kernel: &str| {
+            format!("DKMS (dkms-3.2.2) make.log for coda-rs/0.1.0 for kernel {kernel}")
+        };
+        for (log, is) in [
+            (first("7.3.4+deb13-amd64 (x86_64)\nerror\n"), true),
+            (first("7.3.4+deb13-amd64-rt (x86_64)\n"), false),
+            (first("7.3.3+deb13-amd64 (x86_64)\n"), false),
+            (String::new(), false),
+        ] {
+            assert_eq!(is_about(&log, "7.3.4+deb13-amd64"), is, "{log}");
         }
     }
 
