@@ -400,6 +400,9 @@ fn building() {
         .without(&format!("usr/src/linux-headers-{RELEASE}/rust"))
         .file("var/lib/dkms/coda-rs/0.1.0/source/dkms.conf", "");
     expect(&kept, "Rust metadata", "warning", "has to be fetched first");
+    // Making it was interrupted.
+    let kept = kept.file(&format!("var/cache/coda-rs/{RELEASE}/build/Makefile"), "");
+    expect(&kept, "Rust metadata", "warning", "has to be fetched first");
     let kept = kept.file(&format!("var/cache/coda-rs/{RELEASE}/stamp"), "");
     expect(&kept, "Rust metadata", "ok", "it is kept in");
     let none = builder().without(&lib("build"));

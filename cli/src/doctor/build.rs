@@ -311,10 +311,10 @@ fn metadata(p: &Patient<'_>, dkms: bool) -> Check {
         .iter()
         .any(|end| p.root.has(&format!("/usr/src/{source}{end}")));
     let kept = format!("/var/cache/coda-rs/{release}");
+    // The stamp comes last: without it the metadata is being made, or was not made to the end.
+    let is_kept = p.root.has(&format!("{kept}/stamp"));
     match (dkms, has_source) {
-        (true, _) if p.root.is_dir(&kept) => {
-            Check::ok(NAME, format!("{what}; it is kept in {kept}"))
-        }
+        (true, _) if is_kept => Check::ok(NAME, format!("{what}; it is kept in {kept}")),
         (true, true) => Check::ok(NAME, format!("{what}; it is made out of {source}")),
         (true, false) => Check::warning(
             NAME,
