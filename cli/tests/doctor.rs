@@ -537,8 +537,10 @@ fn signatures() {
     expect(&locked(), name, "problem", "is not signed");
     let enforced = on().file("sys/module/module/parameters/sig_enforce", "Y\n");
     expect(&enforced, name, "problem", "module.sig_enforce is set");
-    let signed =
-        || modinfo(locked(), RELEASE, "DKMS module signing key").file("var/lib/dkms/mok.pub", "");
+    // What matters of a certificate.
+    let key = b"\x30\x82\x06\x03\x55\x04\x03\x0c\x17DKMS module signing key\x30\x1e";
+    let signed_by = |who: &str| modinfo(locked(), RELEASE, who).file("var/lib/dkms/mok.pub", key);
+    let signed = || signed_by("DKMS module signing key");
     expect(&signed(), name, "cannot-tell", "nothing says whether");
     let said = |text: &str| signed().program("mokutil", &format!("echo '{text}'; exit 1"));
     expect(
@@ -553,6 +555,16 @@ fn signatures() {
         "ok",
         "is enrolled",
     );
+    // That DKMS's key is enrolled, or is not, says nothing of another one.
+    for said in ["is not enrolled", "is already enrolled"] {
+        let other = signed_by("Somebody").program("mokutil", &format!("echo 'mok.pub {said}'"));
+        expect(
+            &other,
+            name,
+            "cannot-tell",
+            "signed by Somebody, and nothing says",
+        );
+    }
     expect(&loaded(locked()), name, "ok", "coda_rs is loaded");
 }
 
