@@ -252,6 +252,24 @@ impl<'o, W: Write> Log<'o, W> {
         }
     }
 
+    /// Who waited for what has now ended.
+    fn answered(&mut self, unique: u64, opcode: &str, fid: Fid) -> Option<Begun> {
+        let exact = (unique, opcode.to_owned(), fid);
+        if let Some(begun) = self.waiting.remove(&exact) {
+            return Some(begun);
+        }
+        // A file that was replaced (CODA_REPLACE) meanwhile has another fid now. Each device has
+        // numbers of its own: where several have this one, nobody knows whose end it is.
+        let mut same = self
+            .waiting
+            .keys()
+            .filter(|(u, o, _)| *u == unique && o == opcode);
+        let (Some(only), None) = (same.next().cloned(), same.next()) else {
+            return None;
+        };
+        self.waiting.remove(&only)
+    }
+
     fn event(&mut self, passed: &Passed<'_>, event: &Event<'_>) -> io::Result<()> {
         let remembered = match (passed.command, self.root) {
             ("<...>", Some(root)) => proc::command(root, passed.pid),
@@ -305,7 +323,7 @@ impl<'o, W: Write> Log<'o, W> {
                 result,
             } => {
                 let mut pids = here.to_vec();
-                let begun = self.waiting.remove(&(unique, opcode.to_owned(), fid));
+                let begun = self.answered(unique, opcode, fid);
                 if let Some(begun) = &begun {
                     record.command = &begun.command;
                     record.pid = begun.pid;

@@ -317,6 +317,42 @@ fn threads_of_a_process() {
 }
 
 #[test]
+fn a_file_that_is_replaced_meanwhile() {
+    let begin = |who: &str, fid| {
+        format!(
+            " {who} [000] ..... 1.0: coda_upcall_begin: unique=7 opcode=GETATTR pid=11 fid={fid}\n"
+        )
+    };
+    let end = |fid| {
+        format!(
+            " venus-99 [000] ..... 1.1: coda_upcall_end: unique=7 opcode=GETATTR fid={fid} \
+             latency_ns=100000000 result=0\n"
+        )
+    };
+    let told = |text: String| {
+        let tree = Tree::new().file("trace", text);
+        let path = tree.path().join("trace");
+        tree.says(&["trace", "-i", path.to_str().unwrap()])
+    };
+    // It is the one that waits for this number, and nobody waits on.
+    let text = told(begin("make-11", "1.2.3.4") + &end("1.2.3.5"));
+    assert!(text.contains("make[11] ") && text.contains("ok "), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    // Of two devices with the same number, the fid tells.
+    let two = begin("make-11", "1.2.3.4") + &begin("vim-12", "1.2.3.6");
+    let text = told(two.clone() + &end("1.2.3.6") + &end("1.2.3.5"));
+    let who: Vec<&str> = text
+        .lines()
+        .map(|l| l.split_whitespace().nth(1).unwrap())
+        .collect();
+    assert_eq!(who, ["vim[11]", "make[11]"], "{text}");
+    // If it does not, nobody can tell.
+    let text = told(two + &end("1.2.3.5"));
+    assert!(text.starts_with("1.100000  venus[99] "), "{text}");
+    assert_eq!(text.matches("no answer yet").count(), 2, "{text}");
+}
+
+#[test]
 fn odd_commands_do_no_harm() {
     let tree = Tree::new().file(
         "trace",
