@@ -139,6 +139,20 @@ pub fn command(root: &Root, pid: i32) -> Option<String> {
         .filter(|c| !c.is_empty())
 }
 
+/// A field of `/proc/PID/status`.
+fn field(root: &Root, pid: i32, name: &str) -> Option<String> {
+    let text = root.read(&format!("/proc/{pid}/status")).ok()?;
+    text.lines().find_map(|line| {
+        let value = line.strip_prefix(name)?.strip_prefix(':')?;
+        Some(value.trim().to_owned())
+    })
+}
+
+/// The process that a thread is of, as long as it is there.
+pub fn process(root: &Root, thread: i32) -> Option<i32> {
+    field(root, thread, "Tgid")?.parse().ok()
+}
+
 /// A process that has a device open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Opener {

@@ -49,7 +49,8 @@ pub struct Options {
     /// Only what is about these files; fids as printed, or as `cfs getfid` prints them
     #[arg(long, short, value_delimiter = ',', value_name = "FID")]
     pub fid: Vec<FidFilter>,
-    /// Only what these processes do, or wait for
+    /// Only what these processes, or threads, do or wait for. Which process a thread is of is looked
+    /// up in /proc when it is first seen; one that has ended by then goes by its own number alone
     #[arg(long, short, value_delimiter = ',', value_name = "PID")]
     pub pid: Vec<i32>,
     /// Only lines of these kinds
@@ -166,8 +167,8 @@ impl Clock {
 struct Begun {
     command: String,
     pid: i32,
-    /// The thread that queued it, and its process.
-    others: [i32; 2],
+    /// Its process; the thread that queued it, and that one's process.
+    others: [i32; 3],
     time_us: u64,
     told: bool,
 }
@@ -176,6 +177,10 @@ struct Begun {
 const LONG_US: u64 = 1_000_000;
 /// More waiters than this are not remembered; where events were lost, some wait for ever.
 const MOST_WAITERS: usize = 100_000;
+/// Nor more threads.
+const MOST_THREADS: usize = 100_000;
+/// What a thread was found to be of is not looked up again for so long.
+const FRESH_US: u64 = 1_000_000;
 
 /// Makes lines for people, or for programs, out of the kernel's.
 struct Log<'o, W> {
@@ -185,6 +190,8 @@ struct Log<'o, W> {
     out: W,
     clock: Clock,
     waiting: HashMap<(u64, String, Fid), Begun>,
+    /// The processes of threads, and when that was looked up; for `--pid`.
+    processes: HashMap<i32, (i32, u64)>,
     /// Events of ours that were seen.
     seen: u64,
     /// How often events were lost, and how many are known of.
@@ -200,6 +207,7 @@ impl<'o, W: Write> Log<'o, W> {
             out,
             clock,
             waiting: HashMap::new(),
+            processes: HashMap::new(),
             seen: 0,
             losses: 0,
             lost: 0,
@@ -252,6 +260,32 @@ impl<'o, W: Write> Log<'o, W> {
         }
     }
 
+    /// The process that a thread is of, where that matters, as far as it can be known. The kernel could
+    /// record it (`record-tgid`), but in Linux 7.3 some of what it takes for that is never given back.
+    fn process(&mut self, thread: i32, time_us: u64) -> i32 {
+        let Some(root) = self.root.filter(|_| !self.options.pid.is_empty()) else {
+            return thread;
+        };
+        let known = self.processes.get(&thread).copied();
+        if let Some((process, at_us)) = known {
+            // Its number may become another one's.
+            if time_us.abs_diff(at_us) < FRESH_US {
+                return process;
+            }
+        }
+        match proc::process(root, thread) {
+            Some(process) => {
+                if self.processes.len() >= MOST_THREADS {
+                    self.processes.clear();
+                }
+                self.processes.insert(thread, (process, time_us));
+                process
+            }
+            // It has ended, and is what it was.
+            None => known.map_or(thread, |(process, _)| process),
+        }
+    }
+
     /// Who waited for what has now ended.
     fn answered(&mut self, unique: u64, opcode: &str, fid: Fid) -> Option<Begun> {
         let exact = (unique, opcode.to_owned(), fid);
@@ -276,7 +310,10 @@ impl<'o, W: Write> Log<'o, W> {
             _ => None,
         };
         let command = remembered.as_deref().unwrap_or(passed.command);
-        let here = [passed.pid, passed.process.unwrap_or(passed.pid)];
+        let process = passed
+            .process
+            .unwrap_or_else(|| self.process(passed.pid, passed.time_us));
+        let here = [passed.pid, process];
         let mut record = Record {
             time_us: passed.time_us,
             event: "",
@@ -291,8 +328,8 @@ impl<'o, W: Write> Log<'o, W> {
             modified: None,
             how: None,
         };
-        let wants =
-            |kind, opcode, pids: &[i32]| self.options.wants(kind, opcode, event.fid(), pids);
+        let options = self.options;
+        let wants = |kind, opcode, pids: &[i32]| options.wants(kind, opcode, event.fid(), pids);
         match *event {
             Event::Begin {
                 unique,
@@ -303,12 +340,18 @@ impl<'o, W: Write> Log<'o, W> {
                 if self.waiting.len() >= MOST_WAITERS {
                     self.waiting.clear();
                 }
+                // The module tells of threads, too.
+                let pid = pid.unwrap_or(passed.pid);
+                let its = match pid == passed.pid {
+                    true => process,
+                    false => self.process(pid, passed.time_us),
+                };
                 self.waiting.insert(
                     (unique, opcode.to_owned(), fid),
                     Begun {
                         command: command.to_owned(),
-                        pid: pid.unwrap_or(passed.pid),
-                        others: here,
+                        pid,
+                        others: [its, passed.pid, process],
                         time_us: passed.time_us,
                         told: false,
                     },
@@ -413,7 +456,7 @@ impl<'o, W: Write> Log<'o, W> {
                     Kind::Upcall,
                     Some(opcode),
                     *fid,
-                    &[begun.pid, begun.others[0], begun.others[1]],
+                    &[&[begun.pid][..], &begun.others].concat(),
                 )
             {
                 continue;
@@ -603,8 +646,6 @@ impl Instance {
         self.set("trace_clock", "mono")?;
         // Wake us at the first event; older kernels have no such file.
         let _ = self.set("buffer_percent", "0");
-        // So that a process can be asked for, not only a thread.
-        let _ = self.set("options/record-tgid", "1");
         let path = self.dir.join("trace_pipe");
         let pipe = OpenOptions::new()
             .read(true)
@@ -786,4 +827,110 @@ fn finish<W: Write>(log: &mut Log<'_, W>, end: &End, thrown_away: u64) -> Result
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_go_by_their_processes() {
+        let dir = tempfile::tempdir().unwrap();
+        let thread = |pid: i32, process: i32| {
+            let proc = dir.path().join(format!("proc/{pid}"));
+            fs::create_dir_all(&proc).unwrap();
+            let status = format!("Name:\tx\nState:\tS\nTgid:\t{process}\nNgid:\t0\nPid:\t{pid}\n");
+            fs::write(proc.join("status"), status).unwrap();
+        };
+        let close = |pid, sec| {
+            format!(
+                "x-{pid} [000] ..... {sec}.0: coda_file_close: fid=1.2.3.{sec} flags=0x1 modified=-"
+            )
+        };
+        thread(11, 10);
+        thread(12, 10);
+        thread(20, 20);
+        let root = Root::new(dir.path());
+        let options = Options {
+            pid: vec![10],
+            ..Options::default()
+        };
+        let mut log = Log::new(&options, Some(&root), Vec::new(), Clock::Recorded);
+        // 13 is gone already.
+        for pid in [11, 13, 20] {
+            log.line(&close(pid, 1)).unwrap();
+        }
+        // What has ended is what it was, and a number that is another thread's now is not.
+        fs::remove_dir_all(dir.path().join("proc/11")).unwrap();
+        log.line(&close(11, 5)).unwrap();
+        thread(11, 20);
+        log.line(&close(11, 6)).unwrap();
+        // Who waits is a thread, too, and need not be the one that asks.
+        let begin = |unique, asks, waits| {
+            format!(
+                "x-{asks} [000] ..... 7.0: coda_upcall_begin: unique={unique} opcode=OPEN pid={waits} fid=1.2.3.4"
+            )
+        };
+        let end = |unique| {
+            format!(
+                "x-20 [000] ..... 7.1: coda_upcall_end: unique={unique} opcode=OPEN fid=1.2.3.4 latency_ns=5 result=0"
+            )
+        };
+        for (unique, asks, waits) in [(1, 12, 12), (2, 20, 12), (3, 20, 20)] {
+            log.line(&begin(unique, asks, waits)).unwrap();
+            log.line(&end(unique)).unwrap();
+        }
+        // This one has no answer, and is told of at the end.
+        log.line(&begin(4, 20, 12)).unwrap();
+        log.slow(None).unwrap();
+        let text = String::from_utf8(log.out).unwrap();
+        let lines: Vec<Vec<&str>> = text
+            .lines()
+            .map(|line| line.split_whitespace().take(3).collect())
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                ["1.000000", "x[11]", "close"],
+                ["5.000000", "x[11]", "close"],
+                ["7.100000", "x[12]", "OPEN"],
+                ["7.100000", "x[12]", "OPEN"],
+                ["7.000000", "x[12]", "OPEN"],
+            ]
+        );
+        // Nothing is looked up where nobody asks.
+        let options = Options::default();
+        let mut log = Log::new(&options, Some(&root), Vec::new(), Clock::Recorded);
+        log.line(&close(12, 1)).unwrap();
+        assert!(log.processes.is_empty());
+    }
+
+    #[test]
+    fn what_is_set_in_the_instance() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = [
+            ("buffer_size_kb", "7"),
+            ("trace_clock", "mono"),
+            ("buffer_percent", "0"),
+            ("events/coda_rs/enable", "1"),
+            // That of record-tgid costs the kernel what it never gets back.
+            ("options/record-tgid", ""),
+            ("trace_pipe", ""),
+        ];
+        for (file, _) in files {
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let instance = Instance {
+            dir: dir.path().to_owned(),
+        };
+        instance.enable(Some(7)).unwrap();
+        // It would wait for the directory to become empty.
+        std::mem::forget(instance);
+        for (file, value) in files {
+            let is = fs::read_to_string(dir.path().join(file)).unwrap();
+            assert_eq!(is, value, "{file}");
+        }
+    }
 }
