@@ -34,7 +34,8 @@ pub struct Cli {
 enum Command {
     /// Show the module, its devices and mounts, the cache manager, and what is on its way
     ///
-    /// Without root, /proc tells what it can: of the requests that are on their way, nothing.
+    /// Without root, /proc tells what it can: of the requests that are on their way, nothing. In a
+    /// container /proc shows the container's processes alone, so who has a device open may not be known.
     Status {
         /// JSON, for programs
         #[arg(long)]

@@ -153,31 +153,91 @@ pub fn process(root: &Root, thread: i32) -> Option<i32> {
     field(root, thread, "Tgid")?.parse().ok()
 }
 
+/// Does `/proc` show all processes, by the numbers that the kernel has for them? Not in a PID namespace
+/// of its own, such as a container's, and not to whom `hidepid` hides them. All threads of the kernel
+/// are in the initial namespace, and there kthreadd is number 2 and root's.
+pub fn is_whole(root: &Root) -> bool {
+    field(root, 2, "Kthread").as_deref() == Some("1")
+}
+
+/// What a process is called whose number the module tells, as far as `/proc` has it by that number.
+pub fn command_of(root: &Root, whole: bool, pid: i32) -> Option<String> {
+    whole.then(|| command(root, pid)).flatten()
+}
+
+/// A command for people.
+pub fn called(command: Option<&str>, whole: bool) -> &str {
+    command.unwrap_or(if whole { "gone" } else { "not shown here" })
+}
+
 /// A process that has a device open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Opener {
-    /// In the initial namespace.
+    /// As `/proc` has it; where the module tells, in the initial namespace.
     pub pid: i32,
-    /// Nothing if it is gone.
+    /// Nothing if it is gone, or is not shown here.
     pub command: Option<String>,
 }
 
+/// Why there may be processes of which it is not known what they have open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Veil {
+    /// They are not in this `/proc`.
+    Elsewhere,
+    /// By rights.
+    NeedsRoot,
+    /// Root is less than that, by its capabilities or for another reason.
+    NeedsPtrace,
+}
+
+impl std::fmt::Display for Veil {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Veil::Elsewhere => {
+                "/proc does not show all processes here, as in a container; root outside of it is told"
+            }
+            Veil::NeedsRoot => "needs root",
+            Veil::NeedsPtrace => {
+                "this root may not look at all processes: it needs CAP_SYS_PTRACE, or something like \
+                 SELinux forbids it"
+            }
+        })
+    }
+}
+
+impl Veil {
+    fn of(whole: bool, denied: bool, hidepid: bool, root: bool) -> Option<Self> {
+        match (whole, hidepid) {
+            (true, _) if !denied => None,
+            (false, false) => Some(Veil::Elsewhere),
+            _ if root => Some(Veil::NeedsPtrace),
+            _ => Some(Veil::NeedsRoot),
+        }
+    }
+}
+
+/// Are processes hidden by an option of `/proc`?
+fn has_hidepid(root: &Root) -> bool {
+    mounts(root).is_ok_and(|all| {
+        let last = all.iter().rfind(|m| m.point == "/proc");
+        last.is_some_and(|m| m.options.split(',').any(|o| o.starts_with("hidepid=")))
+    })
+}
+
 /// Who has a device open, by the name of the device.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Openers {
     /// Found.
     pub devices: BTreeMap<String, Vec<Opener>>,
-    /// Are there processes of which we may not know?
-    pub partial: bool,
+    /// Why there may be others.
+    pub veil: Option<Veil>,
 }
 
 /// Looks through the descriptors of all processes.
-pub fn openers(root: &Root) -> Openers {
-    let mut found = Openers::default();
-    let Ok(names) = root.list("/proc") else {
-        found.partial = true;
-        return found;
-    };
+pub fn openers(root: &Root, whole: bool) -> Openers {
+    let mut devices: BTreeMap<String, Vec<Opener>> = BTreeMap::new();
+    let mut denied = false;
+    let names = root.list("/proc").unwrap_or_default();
     let mut pids: Vec<i32> = names.iter().filter_map(|n| n.parse().ok()).collect();
     pids.sort_unstable();
     for pid in pids {
@@ -185,20 +245,24 @@ pub fn openers(root: &Root) -> Openers {
         let fds = match root.list(&dir) {
             Ok(fds) => fds,
             Err(err) => {
-                found.partial |= is_denied(&err);
+                denied |= is_denied(&err);
                 continue;
             }
         };
         for fd in fds {
-            // It may be closed by now.
-            let Ok(to) = root.read_link(&format!("{dir}/{fd}")) else {
-                continue;
+            let to = match root.read_link(&format!("{dir}/{fd}")) {
+                Ok(to) => to,
+                Err(err) => {
+                    // Root may list what it may not look at. Or it is closed by now.
+                    denied |= is_denied(&err);
+                    continue;
+                }
             };
             let to = to.to_string_lossy();
             let Some(device) = to.strip_prefix("/dev/").filter(|d| is_device(d)) else {
                 continue;
             };
-            let who = found.devices.entry(device.to_owned()).or_default();
+            let who = devices.entry(device.to_owned()).or_default();
             if who.last().is_none_or(|o| o.pid != pid) {
                 who.push(Opener {
                     pid,
@@ -207,7 +271,11 @@ pub fn openers(root: &Root) -> Openers {
             }
         }
     }
-    found
+    let root_here = is_root() && !root.is_recorded();
+    Openers {
+        devices,
+        veil: Veil::of(whole, denied, has_hidepid(root), root_here),
+    }
 }
 
 /// The names of the devices.
@@ -321,6 +389,24 @@ mod tests {
         assert_eq!(parse_modules(text, "coda").unwrap().state, "Unloading");
         assert_eq!(parse_modules(text, "cod"), None);
         assert_eq!(parse_modules(text, "short").unwrap().users, None);
+    }
+
+    #[test]
+    fn what_may_be_hidden() {
+        use Veil::{Elsewhere, NeedsPtrace, NeedsRoot};
+        for (whole, denied, hidepid, root, veil) in [
+            (true, false, false, true, None),
+            // root sees all of it, whatever others see.
+            (true, false, true, true, None),
+            (true, true, false, false, Some(NeedsRoot)),
+            (true, true, false, true, Some(NeedsPtrace)),
+            (false, false, true, false, Some(NeedsRoot)),
+            (false, false, true, true, Some(NeedsPtrace)),
+            (false, false, false, true, Some(Elsewhere)),
+            (false, true, false, false, Some(Elsewhere)),
+        ] {
+            assert_eq!(Veil::of(whole, denied, hidepid, root), veil);
+        }
     }
 
     #[test]

@@ -4,8 +4,9 @@
 //!
 //! A recorded tree is an ordinary directory with what matters of `/proc`, `/sys`, `/lib/modules`
 //! and so on, so that tests need neither root nor the module. Links in it lead to places in it.
-//! Two things cannot be had in an ordinary directory, and are written down: a file in place of a
-//! device node says `char MAJOR MINOR`, and what nobody may read (mode 0) is refused to root, too.
+//! Some things cannot be had in an ordinary directory, and are written down: a file in place of a
+//! device node says `char MAJOR MINOR`, what nobody may read (mode 0) is refused to root, too, and such
+//! a file in place of a link is a link that nobody may read.
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{Mode, major, minor};
@@ -147,7 +148,14 @@ impl Root {
 
     /// Where a link leads to.
     pub fn read_link(&self, path: &str) -> io::Result<OsString> {
-        Ok(fs::read_link(self.path(path))?.into_os_string())
+        let path = self.path(path);
+        if self.recorded {
+            let meta = fs::symlink_metadata(&path)?;
+            if meta.is_file() && meta.mode() & 0o444 == 0 {
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+        }
+        Ok(fs::read_link(path)?.into_os_string())
     }
 
     /// Is there such a file? Where that is kept from us, an error.

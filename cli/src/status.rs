@@ -3,7 +3,7 @@
 //! `coda-rs status`: what there is, who talks to whom, and what is on its way.
 
 use crate::out::{self, BAD, DIM, FAIR, GOOD};
-use crate::proc::{self, Module, Mount, Opener};
+use crate::proc::{self, Module, Mount, Opener, Veil};
 use crate::root::{Node, Root};
 use crate::table::{self, Request, Upcall};
 use serde::Serialize;
@@ -29,6 +29,12 @@ pub struct Status {
     pub files: Option<BTreeMap<String, u64>>,
     /// Why something is not known, by its name above.
     pub unknown: BTreeMap<&'static str, String>,
+    /// Why it may be that not all openers are known.
+    #[serde(skip)]
+    pub veil: Option<Veil>,
+    /// Does `/proc` show all processes?
+    #[serde(skip)]
+    pub whole: bool,
 }
 
 /// A device.
@@ -63,6 +69,7 @@ pub const MAJOR: u64 = 67;
 
 /// Finds out.
 pub fn gather(root: &Root) -> Status {
+    let whole = proc::is_whole(root);
     let mut unknown = BTreeMap::new();
     let mut keep = |what, result: Result<String, proc::Hidden>| match result {
         Ok(text) => Some(text),
@@ -74,7 +81,7 @@ pub fn gather(root: &Root) -> Status {
     let open = keep("devices", proc::debugfs(root, "devices")).map(|t| table::devices(&t));
     let requests = keep("requests", proc::debugfs(root, "requests")).map(|t| {
         let with_command = |request: Request| RequestOf {
-            command: proc::command(root, request.pid),
+            command: proc::command_of(root, whole, request.pid),
             request,
         };
         table::requests(&t).into_iter().map(with_command).collect()
@@ -83,8 +90,8 @@ pub fn gather(root: &Root) -> Status {
     let files = keep("files", proc::debugfs(root, "files")).map(|t| table::files(&t));
 
     // A device that was opened is not always open in the process that did it.
-    let seen = proc::openers(root);
-    let devices = proc::DEVICES
+    let seen = proc::openers(root, whole);
+    let devices: Vec<Device> = proc::DEVICES
         .iter()
         .enumerate()
         .map(|(minor, name)| {
@@ -96,11 +103,11 @@ pub fn gather(root: &Root) -> Status {
                 if openers.is_empty() {
                     openers.push(Opener {
                         pid: told.pid,
-                        command: proc::command(root, told.pid),
+                        command: proc::command_of(root, whole, told.pid),
                     });
                 }
             }
-            let known = told.is_some() || !seen.partial || !openers.is_empty();
+            let known = told.is_some() || seen.veil.is_none() || !openers.is_empty();
             Device {
                 name: (*name).to_owned(),
                 node: root.node(&format!("/dev/{name}")).ok()
@@ -112,6 +119,12 @@ pub fn gather(root: &Root) -> Status {
             }
         })
         .collect();
+    if let Some(veil) = seen
+        .veil
+        .filter(|_| devices.iter().any(|d| d.openers.is_none()))
+    {
+        unknown.insert("openers", veil.to_string());
+    }
     let mounts = match proc::mounts(root) {
         Ok(all) => Some(all.into_iter().filter(|m| m.kind == "coda").collect()),
         Err(err) => {
@@ -129,6 +142,8 @@ pub fn gather(root: &Root) -> Status {
         upcalls,
         files,
         unknown,
+        veil: seen.veil,
+        whole,
     }
 }
 
@@ -143,19 +158,24 @@ fn built_in(root: &Root) -> Option<Module> {
     })
 }
 
-fn who(opener: &Opener) -> String {
-    match &opener.command {
-        Some(command) => format!("{} ({})", opener.pid, out::safe(command)),
-        None => format!("{} (gone)", opener.pid),
-    }
-}
-
 impl Status {
     /// Is it known that no cache manager serves what is mounted?
     pub fn mounts_are_dead(&self) -> bool {
         let gone = |d: &Device| d.openers.as_deref().is_some_and(<[_]>::is_empty);
         let unserved = |d: &Device| d.mounted == Some(false);
         self.devices.iter().all(gone) || self.devices.iter().all(unserved)
+    }
+
+    /// Is it known that a cache manager is there that serves a mount, or may?
+    pub fn is_served(&self) -> bool {
+        let open = |d: &Device| d.openers.as_deref().is_some_and(|o| !o.is_empty());
+        self.devices.iter().any(open)
+    }
+
+    /// A process for people.
+    pub fn who(&self, opener: &Opener) -> String {
+        let command = proc::called(opener.command.as_deref(), self.whole);
+        format!("{} ({command})", opener.pid)
     }
 
     /// For people.
@@ -247,7 +267,8 @@ impl Status {
                     }
                 }
                 Some(openers) => {
-                    let list: Vec<String> = openers.iter().map(who).collect();
+                    let list: Vec<String> =
+                        openers.iter().map(|o| out::safe(&self.who(o))).collect();
                     write!(out, "device    {name}: open by {}", list.join(", "))?;
                     if let (Some(mounted), Some(pending), Some(outstanding)) =
                         (device.mounted, device.pending, device.outstanding)
@@ -266,9 +287,10 @@ impl Status {
             }
         }
         if hidden && absent.len() < self.devices.len() {
+            let why = self.unknown.get("openers").map_or("", String::as_str);
             writeln!(
                 out,
-                "device    {FAIR}who has one open is not known: needs root{FAIR:#}"
+                "device    {FAIR}who has one open is not known: {why}{FAIR:#}"
             )?;
         }
         for (names, what) in [(idle, "not open"), (absent, "no node in /dev")] {
@@ -300,7 +322,7 @@ impl Status {
         let rows: Vec<Vec<String>> = requests
             .iter()
             .map(|r| {
-                let command = r.command.as_deref().unwrap_or("gone");
+                let command = proc::called(r.command.as_deref(), self.whole);
                 vec![
                     out::safe(&r.request.device),
                     r.request.unique.to_string(),

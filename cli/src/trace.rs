@@ -783,7 +783,9 @@ fn live(root: &Root, options: &Options, signals: &UnixStream) -> Result<()> {
     if !options.json && out::on_terminal() {
         eprintln_quietly("coda-rs: tracing; Ctrl-C ends it");
     }
-    let mut log = Log::new(options, Some(root), out::stdout(), Clock::boot());
+    // The trace has the kernel's numbers of threads.
+    let lookup = proc::is_whole(root).then_some(root);
+    let mut log = Log::new(options, lookup, out::stdout(), Clock::boot());
     let events = format!("{tracing}/events/coda_rs");
     let end = Follow {
         from: &pipe,

@@ -5,7 +5,8 @@
 mod common;
 
 use common::{
-    RELEASE, Tree, installed, lib, loaded, machine, modinfo, running, running_unprivileged,
+    RELEASE, Tree, installed, lib, loaded, machine, modinfo, running, running_hidden,
+    running_in_a_container, running_unprivileged, running_untraceable,
 };
 use expect_test::expect;
 use serde_json::Value;
@@ -88,14 +89,14 @@ fn without_root() {
         ok           file system type      coda is registered
         ok           device nodes          /dev/cfs0 to /dev/cfs4 are there
         cannot tell  cache manager         who has a device open is for root to know (needs root)
-        ok           mount                 /srv/co da
+        cannot tell  mount                 /srv/co da is mounted; whether its cache manager is there is for root to know (needs root)
         cannot tell  requests              what is on its way is for root to know (needs root)
         ok           Secure Boot           there is none, as the machine was not started by EFI
         ok           module signature      this kernel does not ask for one
         ok           AppArmor              /etc/apparmor.d has no profile for a cache manager
         cannot tell  kernel log            /dev/kmsg is for root alone (needs root)
 
-        0 problems, 0 warnings; 3 checks need root (`sudo coda-rs doctor`).
+        0 problems, 0 warnings; 4 checks need root (`sudo coda-rs doctor`).
     "#]].assert_eq(&says(&tree));
     assert!(tree.run(&["doctor"]).output().unwrap().status.success());
 }
@@ -504,6 +505,35 @@ fn devices_and_mounts() {
         "warning",
         "1 request without an answer, the oldest (OPEN) for 2 min 5 s",
     );
+}
+
+#[test]
+fn where_not_all_processes_are_seen() {
+    for (tree, why) in [
+        (
+            running_in_a_container(),
+            "is not known: /proc does not show all processes here, as in a container; root outside",
+        ),
+        (running_hidden(), "is for root to know"),
+        (running_untraceable(), "is for root to know"),
+    ] {
+        let said = format!("who has a device open {why}");
+        expect(&tree, "cache manager", "cannot-tell", &said);
+        let said = format!("is mounted; whether its cache manager is there {why}");
+        expect(&tree, "mount", "cannot-tell", &said);
+        assert!(tree.run(&["doctor"]).output().unwrap().status.success());
+    }
+    // The module's own word is enough, wherever this is.
+    let told = running().without("proc/1234").without("proc/2");
+    let said = "1234 (not shown here) has /dev/cfs0 open";
+    expect(&told, "cache manager", "ok", said);
+    expect(&told, "mount", "ok", "/srv/co da");
+    // So it is where the number is that of somebody else.
+    let other = told
+        .file("proc/1234/comm", "sh\n")
+        .file("proc/1234/attr/current", "somebody (enforce)\n");
+    expect(&other, "cache manager", "ok", said);
+    expect(&other, "AppArmor", "ok", "no profile");
 }
 
 #[test]

@@ -4,7 +4,10 @@
 
 mod common;
 
-use common::{installed, loaded, machine, running, running_unprivileged};
+use common::{
+    installed, loaded, machine, running, running_hidden, running_in_a_container,
+    running_unprivileged, running_untraceable,
+};
 use expect_test::expect;
 use serde_json::Value;
 
@@ -70,6 +73,49 @@ fn without_root() {
             .unwrap()
             .starts_with("needs root")
     );
+}
+
+#[test]
+fn where_not_all_processes_are_seen() {
+    for (tree, why) in [
+        (
+            running_in_a_container(),
+            "/proc does not show all processes here, as in a container; root outside of it is told",
+        ),
+        (running_hidden(), "needs root"),
+        (running_untraceable(), "needs root"),
+    ] {
+        let text = tree.says(&["status"]);
+        assert!(!text.contains("is dead"), "{text}");
+        let line = format!("device    who has one open is not known: {why}\n");
+        assert!(text.contains(&line), "{text}");
+        let all = json(&tree);
+        assert_eq!(all["devices"][0]["openers"], Value::Null);
+        assert_eq!(all["unknown"]["openers"], why);
+    }
+    // Whom it does show there, it shows.
+    let tree = running_in_a_container()
+        .file("proc/7/comm", "venus\n")
+        .link("proc/7/fd/3", "/dev/cfs0");
+    let text = tree.says(&["status"]);
+    assert!(text.contains("cfs0: open by 7 (venus)\n"), "{text}");
+}
+
+#[test]
+fn the_modules_numbers_in_a_container() {
+    // With the host's debugfs; these numbers are other processes' there, or nobody's.
+    let tree = running()
+        .file("proc/2/status", "Name:\tsh\nKthread:\t0\n")
+        .without("proc/1234/fd")
+        .file("proc/1234/comm", "sleep\n");
+    let text = tree.says(&["status"]);
+    assert!(
+        text.contains("cfs0: open by 1234 (not shown here), mounted"),
+        "{text}"
+    );
+    assert!(text.contains("4321 (not shown here)"), "{text}");
+    assert!(!text.contains("is dead"), "{text}");
+    assert_eq!(json(&tree)["requests"][0]["command"], Value::Null);
 }
 
 #[test]

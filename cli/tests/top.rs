@@ -25,6 +25,19 @@ fn once() {
 }
 
 #[test]
+fn in_a_container() {
+    // With the host's debugfs. A process that has this number there is another one.
+    let tree = running()
+        .without("proc/2")
+        .file("proc/1234/comm", "sleep\n");
+    let text = tree.says(&["top", "--once"]);
+    assert!(
+        text.contains("cfs0: 1234 (not shown here), mounted"),
+        "{text}"
+    );
+}
+
+#[test]
 fn intervals() {
     let tree = running();
     let began = Instant::now();

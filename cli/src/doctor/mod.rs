@@ -11,7 +11,7 @@ mod kernel;
 mod security;
 
 use crate::out::{self, BAD, DIM, FAIR, GOOD};
-use crate::proc;
+use crate::proc::{self, Veil};
 use crate::root::{Node, Root, is_absent, is_denied};
 use crate::status::{self, MAJOR, Status};
 use kernel::{Config, Modprobe, NEWEST, OLDEST};
@@ -386,23 +386,29 @@ fn cache_manager(p: &Patient<'_>) -> Check {
         }
     }
     if let Some((device, opener)) = open.first() {
-        let name = opener.command.as_deref().unwrap_or("gone");
-        return Check::ok(
-            NAME,
-            format!("{} ({name}) has /dev/{device} open", opener.pid),
-        );
+        let who = p.status.who(opener);
+        return Check::ok(NAME, format!("{who} has /dev/{device} open"));
     }
     if !p.is_loaded() && p.status.c_module.is_none() {
         return Check::ok(NAME, "none, as no module is loaded that it could talk to");
     }
     if unknown {
-        return Check::needs_root(NAME, "who has a device open is for root to know");
+        return openers_hidden(p, NAME, "who has a device open");
     }
     Check::warning(
         NAME,
         "nobody has /dev/cfs0 open, and nothing can be mounted before somebody has",
         "Start the cache manager (for Venus, `systemctl start venus` or `venus`), and see its log.",
     )
+}
+
+/// What is not known as not all openers are.
+fn openers_hidden(p: &Patient<'_>, name: &'static str, what: &str) -> Check {
+    match p.status.veil {
+        Some(Veil::NeedsRoot) => Check::needs_root(name, format!("{what} is for root to know")),
+        Some(why) => Check::unknown(name, format!("{what} is not known: {why}")),
+        None => Check::unknown(name, format!("{what} is not known")),
+    }
 }
 
 fn mounts(p: &Patient<'_>) -> Check {
@@ -427,7 +433,12 @@ fn mounts(p: &Patient<'_>) -> Check {
             ),
         );
     }
-    Check::ok(NAME, points.join(", "))
+    let points = points.join(", ");
+    if !p.status.is_served() {
+        let what = format!("{points} is mounted; whether its cache manager is there");
+        return openers_hidden(p, NAME, &what);
+    }
+    Check::ok(NAME, points)
 }
 
 fn requests(p: &Patient<'_>) -> Check {

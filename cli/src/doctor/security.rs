@@ -140,10 +140,9 @@ fn signature(p: &Patient<'_>) -> Check {
 
 /// Does a cache manager serve a mount? Then nothing can be in its way.
 fn works(p: &Patient<'_>) -> bool {
-    let open = |d: &crate::status::Device| d.openers.as_deref().is_some_and(|o| !o.is_empty());
     p.is_loaded()
         && p.status.mounts.as_deref().is_some_and(|m| !m.is_empty())
-        && p.status.devices.iter().any(open)
+        && p.status.is_served()
 }
 
 fn selinux(p: &Patient<'_>) -> Option<Check> {
@@ -181,7 +180,9 @@ fn apparmor(p: &Patient<'_>) -> Option<Check> {
     }
     // What the process itself is confined by is the best of witnesses.
     let confined = p.status.devices.iter().find_map(|d| {
+        // What has no name here may be another process by this number.
         let opener = d.openers.as_deref()?.first()?;
+        opener.command.as_ref()?;
         ["attr/apparmor/current", "attr/current"]
             .iter()
             .find_map(|file| p.root.line(&format!("/proc/{}/{file}", opener.pid)).ok())

@@ -108,15 +108,16 @@ impl View {
                 bad: true,
             });
         }
+        let whole = proc::is_whole(root);
         for device in &sample.devices {
-            let command = proc::command(root, device.pid);
+            let command = proc::command_of(root, whole, device.pid);
             // The oldest comes first.
             let first = sample.requests.iter().find(|r| r.device == device.device);
             let mut text = format!(
                 "{}: {} ({}), {}; {} pending, {} outstanding",
                 out::safe(&device.device),
                 device.pid,
-                out::safe(command.as_deref().unwrap_or("gone")),
+                out::safe(proc::called(command.as_deref(), whole)),
                 if device.mounted {
                     "mounted"
                 } else {
@@ -277,11 +278,15 @@ mod tests {
     use expect_test::expect;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
-    use std::path::Path;
     use std::time::{Duration, Instant};
 
     fn view() -> View {
-        let root = Root::new(Path::new("/nowhere"));
+        // The initial namespace, where 1234 is not.
+        let dir = tempfile::tempdir().unwrap();
+        let kthreadd = dir.path().join("proc/2");
+        std::fs::create_dir_all(&kthreadd).unwrap();
+        std::fs::write(kthreadd.join("status"), "Kthread:\t1\n").unwrap();
+        let root = Root::new(dir.path());
         let at = Instant::now();
         let head = "# opcode calls errors given_up total_ns lt_1us lt_2us lt_4us lt_8us more\n";
         let sample = |secs, upcalls: &str, files: &str| Sample {

@@ -120,6 +120,11 @@ pub fn machine() -> Tree {
         .file("proc/cmdline", "BOOT_IMAGE=/vmlinuz quiet\n")
         .file("proc/1/comm", "systemd\n")
         .link("proc/1/fd/0", "/dev/null")
+        .file("proc/2/comm", "kthreadd\n")
+        .file(
+            "proc/2/status",
+            "Name:\tkthreadd\nTgid:\t2\nPid:\t2\nKthread:\t1\n",
+        )
         .file("sys/kernel/debug/clk/clk_summary", "")
         .file(
             "sys/kernel/security/lockdown",
@@ -246,4 +251,49 @@ pub fn running_unprivileged() -> Tree {
         .denied("dev/kmsg")
         .denied("sys/kernel/security/apparmor/profiles")
         .denied("proc/1234/attr/current")
+}
+
+/// The same, as root of a container sees it: a /proc of its own, without debugfs.
+pub fn running_in_a_container() -> Tree {
+    running()
+        .without("sys/kernel/debug")
+        .without("proc/1234")
+        .without("proc/4321")
+        .file("proc/1/comm", "sh\n")
+        .file("proc/2/comm", "kthreadd\n")
+        .file(
+            "proc/2/status",
+            "Name:\tkthreadd\nTgid:\t2\nPid:\t2\nKthread:\t0\n",
+        )
+}
+
+/// The same, as a user sees it from whom other processes are hidden.
+pub fn running_hidden() -> Tree {
+    running_unprivileged()
+        .without("proc/1")
+        .without("proc/2")
+        .without("proc/1234")
+        .without("proc/4321")
+        .file(
+            "proc/self/mountinfo",
+            format!(
+                "{}61 31 0:45 / /coda rw,relatime shared:9 - coda coda rw\n",
+                MOUNTINFO.replace("proc rw\n", "proc rw,hidepid=invisible\n")
+            ),
+        )
+}
+
+/// The same, as root without CAP_SYS_PTRACE sees it where there is no debugfs: what is open can be
+/// listed, and not looked at.
+pub fn running_untraceable() -> Tree {
+    let mut tree = running().without("sys/kernel/debug");
+    for link in [
+        "proc/1/fd/0",
+        "proc/1234/fd/0",
+        "proc/1234/fd/7",
+        "proc/1234/fd/8",
+    ] {
+        tree = tree.without(link).file(link, "").denied(link);
+    }
+    tree
 }
