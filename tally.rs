@@ -69,7 +69,7 @@ fn class(nanoseconds: i64) -> usize {
 pub(crate) struct Begun {
     unique: u32,
     opcode: u32,
-    /// The process that sent it.
+    /// The thread that sent it.
     pub(crate) pid: u32,
     at: Instant<Monotonic>,
 }

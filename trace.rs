@@ -19,7 +19,7 @@ pub(crate) enum How {
 }
 
 probes! {
-    /// A request was queued, for the process `pid`.
+    /// A request was queued, for the thread `pid`.
     fn upcall_begin(unique: u32, opcode: u32, pid: u32, fid: &[u32; 4]) = coda_rs_upcall_begin;
     /// A request is over, after `latency` nanoseconds, with 0 or a negative errno.
     fn upcall_end(

@@ -464,7 +464,7 @@ impl Epoch {
 /// See the module's documentation.
 #[pin_data]
 pub(crate) struct Comm {
-    /// The process that opened the device.
+    /// The thread that opened the device.
     pid: u32,
     /// Where the mount is that downcalls are about.
     pub(crate) link: Arc<MountLink<Coda>>,

@@ -4,7 +4,8 @@
 
 use super::bindings;
 
-/// The process id of the current task in the initial pid namespace.
+/// The number of the current task in the initial pid namespace: that of the thread (`gettid(2)`),
+/// not of its process.
 pub(crate) fn pid() -> i32 {
     // SAFETY: Only reads the current task, in task context.
     unsafe { bindings::vfsh_current_pid() }
