@@ -14,6 +14,9 @@ die() {
 # shellcheck source=dkms/kdir.sh
 . "$top/dkms/kdir.sh"
 
+case $top in
+*[![:alnum:]/._+,@~-]*) die "the kernel's makefiles cannot build in $top: move this tree to a path without spaces and other special characters." ;;
+esac
 [ -d "$1" ] || die "KDIR=$1 is not a directory."
 kdir=$(cd "$1" && pwd -P)
 kdir_check_config "$kdir"

@@ -33,6 +33,14 @@ note() {
 	printf '%s\n' "$*" >&2
 }
 
+# What make and the kernel's makefiles take a path for.
+case $TOP in
+*[![:alnum:]/._+,@~-]*) die "the kernel's makefiles cannot build in $TOP: move this tree to a path without spaces and other special characters." ;;
+esac
+case $JOBS in
+'' | *[!0-9]* | 0*) die "JOBS=$JOBS is not a number of jobs." ;;
+esac
+
 case $DIST in
 trixie-backports) BASE=trixie ;;
 forky) BASE=forky ;;
@@ -42,7 +50,10 @@ esac
 # A relative XDG_CACHE_HOME is to be ignored, says its specification.
 case ${XDG_CACHE_HOME:-} in
 /*) CACHE_TOP=$XDG_CACHE_HOME/coda_rs ;;
-*) CACHE_TOP=${HOME:?HOME is not set}/.cache/coda_rs ;;
+*)
+	[ -n "${HOME:-}" ] || die "neither HOME nor XDG_CACHE_HOME is set; one of them has to say where to keep the cache."
+	CACHE_TOP=$HOME/.cache/coda_rs
+	;;
 esac
 CACHE=$CACHE_TOP/$DIST
 ROOT=$CACHE/root
@@ -118,7 +129,7 @@ step() {
 # need_host_packages: what must be on this machine itself; all else is in the
 # build root.  Asks for root at most once, with the reason.
 need_host_packages() {
-	local missing=() cmd pkg reason
+	local missing=() cmd pkg reason by_hand
 	for cmd in mmdebstrap:mmdebstrap bwrap:bubblewrap; do
 		pkg=${cmd#*:}
 		command -v "${cmd%%:*}" >/dev/null || missing+=("$pkg")
@@ -129,26 +140,27 @@ need_host_packages() {
 	[ -s /usr/share/keyrings/debian-archive-keyring.gpg ] || missing+=(debian-archive-keyring)
 	[ ${#missing[@]} -eq 0 ] && return
 	reason="the package(s) ${missing[*]} are needed, to make a build root of Debian $BASE"
+	by_hand="As root: apt-get update; apt-get install ${missing[*]}"
 	command -v apt-get >/dev/null ||
 		die "$reason, and this machine has no apt-get: install them by hand."
-	note "coda_rs: $reason; installing them."
 	local -a as_root=()
 	if [ "$(id -u)" -ne 0 ]; then
 		command -v sudo >/dev/null ||
-			die "$reason, and there is no sudo: install them as root."
+			die "$reason, and there is no sudo. $by_hand"
 		as_root=(sudo)
 		if [ ! -t 0 ]; then
 			sudo -n true 2>/dev/null ||
-				die "$reason, and sudo wants a password but there is no terminal: install them as root."
+				die "$reason, and sudo wants a password but there is no terminal. $by_hand"
 		else
+			note "coda_rs: $reason; installing them."
 			sudo -p "[sudo] password for %u, to install ${missing[*]}: " true ||
-				die "$reason, and sudo refused: install them as root."
+				die "sudo refused. $by_hand"
 		fi
 	fi
 	"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -q >&2 || true
 	"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
 		"${missing[@]}" >&2 </dev/null ||
-		die "apt-get could not install ${missing[*]}: install them as root."
+		die "apt-get could not install ${missing[*]} (is there a network?); the same command tries again."
 }
 
 # in_root [bwrap options --] COMMAND...: runs a command in the build root, with
@@ -255,7 +267,8 @@ fetch_fuzzer() {
 
 # One preparation of a DIST at a time; a second one waits for the first.
 lock_cache() {
-	mkdir -p "$CACHE"
+	mkdir -p "$CACHE" 2>/dev/null && [ -w "$CACHE" ] ||
+		die "the cache cannot be kept in $CACHE, which cannot be made or written; XDG_CACHE_HOME can name another place."
 	exec 9>"$CACHE/lock"
 	if ! flock -n 9; then
 		note "Another run is preparing $DIST; waiting for it."
