@@ -81,6 +81,12 @@ mmss() {
 	printf '%d:%02d' $(($1 / 60)) $(($1 % 60))
 }
 
+interrupted() {
+	[ ! -t 2 ] || printf '\r\033[K' >&2
+	note "coda_rs: interrupted: $1. Run the same command again to go on."
+	exit 130
+}
+
 # step LOG TITLE COMMAND...: runs a long command with its output in LOG.  Shows
 # on a terminal one line that is alive (elapsed time and the last line of the
 # output), elsewhere a plain line each 20 seconds.
@@ -100,7 +106,7 @@ step() {
 	pid=$!
 	set +m
 	# shellcheck disable=SC2064 # the pid is meant to be fixed now
-	trap "kill -- -$pid 2>/dev/null; wait $pid 2>/dev/null; exit 130" INT TERM
+	trap "kill -- -$pid 2>/dev/null || true; wait $pid 2>/dev/null || true; interrupted $(printf %q "$title")" INT TERM
 	while kill -0 "$pid" 2>/dev/null; do
 		sleep 0.3
 		if [ -t 2 ]; then
