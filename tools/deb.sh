@@ -23,12 +23,12 @@ make_root() {
 		mode=root out=$dir/root.new
 	fi
 	# See prepare-root.sh about the age of the index.
-	TMPDIR=/var/tmp mmdebstrap --mode=$mode --variant=buildd --include=lintian,ca-certificates \
+	mmdebstrap --mode=$mode --variant=buildd --include=lintian,ca-certificates \
 		--aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Retries "3"' \
 		--dpkgopt=force-unsafe-io \
 		--customize-hook='mkdir -p "$1/var/tmp/wanted/debian"' \
 		--customize-hook="copy-in '$TOP/debian/control' '$TOP/debian/changelog' /var/tmp/wanted/debian" \
-		--customize-hook="chroot \"\$1\" env DEBIAN_FRONTEND=noninteractive \
+		--customize-hook="chroot \"\$1\" env --unset=TMPDIR DEBIAN_FRONTEND=noninteractive \
 			apt-get build-dep -y --no-install-recommends $depends /var/tmp/wanted" \
 		"$BASE" "$out"
 	[ "$mode" = unshare ] || return 0
@@ -42,7 +42,7 @@ if ! fresh "$dir/root.stamp" "$key"; then
 	remove "$dir/root.new"
 	rm -f "$dir/root.tar" "$dir/root.stamp"
 	mkdir -p "$dir"
-	step "$CACHE/log/deb-root.log" "Making a root of Debian $BASE to build packages in" make_root
+	in_scratch deb step "$CACHE/log/deb-root.log" "Making a root of Debian $BASE to build packages in" make_root
 	remove "$dir/root"
 	mv "$dir/root.new" "$dir/root"
 	mkdir -p "$CACHE/home" "$CACHE/cargo/home" "$CACHE/cargo/target"

@@ -169,6 +169,48 @@ need_host_packages() {
 		die "apt-get could not install ${missing[*]} (is there a network?); the same command tries again."
 }
 
+# need_namespaces: what mmdebstrap and bwrap take when it is an ordinary user who runs them.
+need_namespaces() {
+	local user why
+	[ "$(id -u)" -ne 0 ] || return 0
+	user=$(id -un)
+	{ grep -qsE "^($user|$(id -u)):" /etc/subuid && grep -qsE "^($user|$(id -u)):" /etc/subgid; } ||
+		die "$user has no further user IDs in /etc/subuid and /etc/subgid, as making a root file system takes. As root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $user"
+	why=$({ mmdebstrap --unshare-helper true && bwrap --unshare-user --ro-bind / / true; } 2>&1) ||
+		die "an ordinary user cannot make a user namespace on this machine: $(echo "$why" | grep -v '^[EI: ]*$' | head -n 1).
+It may be forbidden by the sysctls kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns or user.max_user_namespaces, or newuidmap is not set-uid; or run it as root."
+}
+
+# in_scratch NAME COMMAND...: with a TMPDIR for mmdebstrap.  /tmp may be a small tmpfs, and
+# the other user IDs of an ordinary user's namespace may not get into his home.  They own
+# what a run that was killed leaves there, which is removed the next time.
+in_scratch() {
+	local link=$CACHE/scratch-$1
+	shift
+	need_namespaces
+	remove_scratch "$link"
+	TMPDIR=$(mktemp -d /var/tmp/coda_rs.XXXXXX)
+	ln -s "$TMPDIR" "$link"
+	chmod 755 "$TMPDIR"
+	export TMPDIR
+	"$@"
+	unset TMPDIR
+	remove_scratch "$link"
+}
+
+remove_scratch() {
+	local link dir
+	for link; do
+		[ -L "$link" ] || continue
+		dir=$(readlink "$link")
+		if [ -O "$dir" ]; then
+			[ "$(id -u)" -eq 0 ] || mmdebstrap --unshare-helper rm -rf "$dir"/* 2>/dev/null || true
+			remove "$dir"
+		fi
+		rm -f "$link"
+	done
+}
+
 # in_root [bwrap options --] COMMAND...: runs a command in the build root, with
 # this tree at its own path and the cache of this DIST at $IN_CACHE.  Nothing of
 # the environment gets in but what reaching a registry may need.

@@ -42,6 +42,7 @@ test-long)
 	exec bash "$tools/test.sh" --long
 	;;
 clean-cache)
+	remove_scratch "$CACHE_TOP"/*/scratch-*
 	remove "$CACHE_TOP"
 	;;
 help)

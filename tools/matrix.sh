@@ -27,12 +27,12 @@ make_root() {
 	if [ "$(id -u)" -eq 0 ]; then
 		mode=root out=$dir/root.new
 	fi
-	TMPDIR=/var/tmp mmdebstrap --mode=$mode --variant=apt --include=ca-certificates --skip=cleanup/apt/lists \
+	mmdebstrap --mode=$mode --variant=apt --include=ca-certificates --skip=cleanup/apt/lists \
 		--aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Retries "3"' --dpkgopt=force-unsafe-io \
 		--customize-hook="grep -rqs '[ /]$DIST main' \"\$1/etc/apt/sources.list\" ||
 			sed -n 's/^deb \\(\\[[^]]*\\] \\)\\?\\([^ ]*\\) [a-z]* main.*/deb \\1\\2 $DIST main/p' \"\$1/etc/apt/sources.list\" |
 			head -n 1 >\"\$1/etc/apt/sources.list.d/$DIST.list\"" \
-		--customize-hook="chroot \"\$1\" env DEBIAN_FRONTEND=noninteractive sh -c '
+		--customize-hook="chroot \"\$1\" env --unset=TMPDIR DEBIAN_FRONTEND=noninteractive sh -c '
 			apt-get update && apt-get satisfy -y --no-install-recommends \"$depends, gcc\"'" \
 		"$BASE" "$out"
 	[ "$mode" = unshare ] || return 0
@@ -45,7 +45,7 @@ if ! fresh "$dir/root.stamp" "$key"; then
 	need_host_packages
 	remove "$dir/root.new"
 	rm -f "$dir/root.tar" "$dir/root.stamp"
-	step "$logs/root.log" "Making a root of Debian $BASE with what coda-rs-dkms depends on" make_root
+	in_scratch matrix step "$logs/root.log" "Making a root of Debian $BASE with what coda-rs-dkms depends on" make_root
 	remove "$build_root"
 	mv "$dir/root.new" "$build_root"
 	put_stamp "$dir/root.stamp" "$key"

@@ -25,7 +25,7 @@ make_root() {
 	local mode=unshare list
 	[ "$(id -u)" -ne 0 ] || mode=root
 	list=$(printf ',%s' "${packages[@]}")
-	TMPDIR=/var/tmp mmdebstrap --mode=$mode --variant=essential --include="${list#,}" --format=tar \
+	mmdebstrap --mode=$mode --variant=essential --include="${list#,}" --format=tar \
 		--aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Retries "3"' \
 		--dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
 		--dpkgopt='path-exclude=/usr/share/locale/*' \
@@ -44,7 +44,7 @@ make_first_stage() {
 		"$TOP/tools/guest/first-stage" "$IN_CACHE/guest/$REL.new/first.cpio"
 }
 
-step "$CACHE/log/guest.log" "Making the guest's root file system" make_root
+in_scratch guest step "$CACHE/log/guest.log" "Making the guest's root file system" make_root
 step "$CACHE/log/first-stage.log" "Making the guest's first stage" make_first_stage
 rm -rf "$dir"
 mv "$dir.new" "$dir"

@@ -27,8 +27,6 @@ rm -f "$CACHE/root.stamp"
 
 # A mirror that is a frozen copy of Debian serves an index whose time is up.
 # Its signature is checked all the same; only its age is not.
-# /tmp may be a small tmpfs.
-export TMPDIR=/var/tmp
 note "The age of the package index is not checked (a mirror may be a frozen copy); its signature is."
 options=(
 	--variant=apt --include=ca-certificates --skip=cleanup/apt/lists
@@ -43,19 +41,19 @@ options=(
 	# Copied in first: as an ordinary user the hook runs in a user namespace that
 	# may not be able to read this tree.
 	"--customize-hook=copy-in '$TOP/tools/root-hook.sh' /var/tmp"
-	"--customize-hook=bash \"\$1/var/tmp/root-hook.sh\" \"\$1\" $DIST '${packages[*]}'"
+	"--customize-hook=env --unset=TMPDIR bash \"\$1/var/tmp/root-hook.sh\" \"\$1\" $DIST '${packages[*]}'"
 )
 if [ "$(id -u)" -eq 0 ]; then
-	step "$CACHE/log/root.log" "Making a build root of Debian $DIST (about 1.5 GB to fetch and unpack)" \
+	in_scratch root step "$CACHE/log/root.log" "Making a build root of Debian $DIST (about 1.5 GB to fetch and unpack)" \
 		mmdebstrap --mode=root "${options[@]}" "$BASE" "$CACHE/root.new"
 else
 	# The namespace in which an ordinary user makes a root is gone at the end, so
 	# a tar comes out, which is unpacked without the owners that nobody needs.
-	step "$CACHE/log/root.log" "Making a build root of Debian $DIST (about 1.5 GB to fetch and unpack)" \
+	in_scratch root step "$CACHE/log/root.log" "Making a build root of Debian $DIST (about 1.5 GB to fetch and unpack)" \
 		mmdebstrap --mode=unshare "${options[@]}" "$BASE" "$CACHE/root.tar"
 	mkdir "$CACHE/root.new"
 	step "$CACHE/log/root-unpack.log" "Unpacking it" \
-		tar -C "$CACHE/root.new" --exclude='./dev/*' --no-same-owner -xf "$CACHE/root.tar"
+		tar -C "$CACHE/root.new" --checkpoint=20000 --checkpoint-action="echo=%T" --exclude='./dev/*' --no-same-owner -xf "$CACHE/root.tar"
 	rm -f "$CACHE/root.tar"
 fi
 [ -s "$CACHE/root.new/var/cache/coda_rs/facts" ] || die "the build root came out incomplete; see $CACHE/log/root.log."

@@ -50,12 +50,12 @@ free=$(df -Pk "$dir" | awk 'NR == 2 { print int($4 / 1048576) }')
 make_base() {
 	rm -rf "$dir/tree" "$dir/base.img"
 	mkdir -p "$dir/tree"
-	TMPDIR=/var/tmp mmdebstrap --mode=root --variant=important --skip=cleanup/apt/lists \
+	mmdebstrap --mode=root --variant=important --skip=cleanup/apt/lists \
 		--include=systemd-sysv,udev,dbus,kmod,initramfs-tools,ca-certificates \
 		--aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Retries "3"' \
 		--dpkgopt=force-unsafe-io --setup-hook='mkdir -p "$1/opt/coda-test"' \
 		--customize-hook="copy-in '$TOP/tools/apt-kernels.sh' /opt/coda-test" \
-		--customize-hook="bash '$TOP/tools/test-deb-hook.sh' \"\$1\" $DIST" \
+		--customize-hook="env --unset=TMPDIR bash '$TOP/tools/test-deb-hook.sh' \"\$1\" $DIST" \
 		"$BASE" "$dir/tree"
 	cp "$dir/tree/opt/coda-test/kernels" "$dir/kernels"
 	truncate -s 10G "$dir/base.img"
@@ -65,7 +65,7 @@ make_base() {
 key=$(printf '%s\n' "$DIST" "$(declare -f make_base)" | cat - "$TOP/tools/test-deb-hook.sh" "$TOP/tools/apt-kernels.sh" | hash_of)
 if ! fresh "$dir/base.stamp" "$key"; then
 	rm -f "$dir/base.stamp" "$dir/stage"
-	step "$logs/base.log" "Making a Debian $BASE with a kernel of $DIST" make_base
+	in_scratch test-deb step "$logs/base.log" "Making a Debian $BASE with a kernel of $DIST" make_base
 	put_stamp "$dir/base.stamp" "$key"
 fi
 read -r first first_version second second_version <"$dir/kernels"
