@@ -87,6 +87,41 @@ interrupted() {
 	exit 130
 }
 
+# MB that are left where DIR is.
+space_in() {
+	df -Pk "$1" | awk 'NR == 2 { print int($4 / 1024) }'
+}
+
+# need_space DIR MB WHAT
+need_space() {
+	local free
+	free=$(space_in "$1")
+	[ "$free" -ge "$2" ] ||
+		die "$1 needs up to $(gb "$2") GB more, and $(gb "$free") GB are left there ($3)."
+}
+
+gb() {
+	echo "$(($1 / 1024)).$(($1 % 1024 * 10 / 1024))"
+}
+
+# The two causes that come from outside: what a tool says of a full disk may be long past in
+# its output, or nothing.
+tell_why() {
+	local dir free full='' left=''
+	! grep -qis 'no space left on device\|disk quota exceeded' "$1" || full=1
+	for dir in "$CACHE" "$OUT" "${TMPDIR:-/var/tmp}"; do
+		[ -d "$dir" ] || continue
+		free=$(space_in "$dir")
+		[ "$free" -ge 100 ] || full=1
+		left+="${left:+, }$free MB in $dir"
+	done
+	if [ "$full" ]; then
+		note "coda_rs: a disk is full, or was: $left are left. After making room the same command goes on."
+	elif grep -qis "failure resolving\|could not resolve\|couldn't resolve\|could not connect\|couldn't connect\|network is unreachable" "$1"; then
+		note "coda_rs: the network, or the mirror, could not be reached. The same command tries again."
+	fi
+}
+
 # step LOG TITLE COMMAND...: runs a long command with its output in LOG.  Shows
 # on a terminal one line that is alive (elapsed time and the last line of the
 # output), elsewhere a plain line each 20 seconds.
@@ -123,6 +158,7 @@ step() {
 	[ -t 2 ] && printf '\r\033[K' >&2
 	if [ "$rc" -ne 0 ]; then
 		tail -n 25 "$log" >&2
+		tell_why "$log"
 		die "$title: failed (status $rc); all of its output is in $log."
 	fi
 	if [ -t 2 ]; then
@@ -192,6 +228,7 @@ in_scratch() {
 	TMPDIR=$(mktemp -d /var/tmp/coda_rs.XXXXXX)
 	ln -s "$TMPDIR" "$link"
 	chmod 755 "$TMPDIR"
+	[ "$(id -u)" -eq 0 ] || need_space "$TMPDIR" 3072 "a root file system is made there"
 	export TMPDIR
 	"$@"
 	unset TMPDIR

@@ -5,12 +5,26 @@
 . "$(dirname "$0")/lib.sh"
 [ "$(uname -m)" = x86_64 ] || die "the machine is $(uname -m); only x86_64 is supported."
 lock_cache
-# Told before the work, and not by a tool in the middle of it.
-if [ ! -e "$CACHE/root.stamp" ]; then
-	free=$(df -Pk "$CACHE" | awk 'NR == 2 { print int($4 / 1048576) }')
-	[ "$free" -ge 14 ] ||
-		die "the cache ($CACHE) needs about 14 GB, and there are $free GB left; XDG_CACHE_HOME can name another place."
-fi
+# Told before the work, and not by a tool in the middle of it: what is still to be made takes
+# so much at most.
+need=0
+# lacks GB STAMP DIR...: less what an interrupted run has left.
+lacks() {
+	local mb=$(($1 * 1024)) has
+	compgen -G "$2" >/dev/null && return
+	shift 2
+	has=$({ du -smc "$@" 2>/dev/null || true; } | tail -n 1 | cut -f1)
+	[ "$mb" -le "$has" ] || need=$((need + mb - has))
+}
+lacks 3 "$CACHE/root.stamp" "$CACHE/root.new"
+lacks 3 "$CACHE/kernel/*.stamp" "$CACHE/kernel"
+for what; do
+	case $what in
+	guest) lacks 2 "$CACHE/guest/*.stamp" "$CACHE/guest" ;;
+	*) lacks 6 "$CACHE/$what.stamp" "$CACHE/$what" ;;
+	esac
+done
+need_space "$CACHE" "$need" "the cache; XDG_CACHE_HOME can name another place"
 bash "$TOP/tools/prepare-root.sh" 9>&-
 bash "$TOP/tools/prepare-kernel.sh" 9>&-
 for what; do

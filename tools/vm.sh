@@ -68,6 +68,7 @@ logs=$OUT/logs/$DIST/$label
 mkdir -p "$logs"
 rm -f "$logs"/*
 mkdir -p "$OUT/run"
+need_space "$OUT/run" 1024 "the disks of the guest"
 run=$(mktemp -d "$OUT/run/$label.XXXXXX")
 saved_tty=''
 cleanup() {
@@ -118,8 +119,10 @@ in_root sh -e -c '
 		ext4) mkfs.ext4 -q -E hash_seed=636f6461-5f72-7320-7465-737473000000 "$1/$fs.img" ;;
 		*) "mkfs.$fs" -q "$1/$fs.img" ;;
 		esac
-	done' sh "$run" "$fs_list" >"$logs/disks.log" 2>&1 ||
+	done' sh "$run" "$fs_list" >"$logs/disks.log" 2>&1 || {
+	tell_why "$logs/disks.log"
 	die "the disks of the guest cannot be made; see $logs/disks.log."
+}
 
 # A disk that the guest writes a tar to, from the first byte on.
 [ -z "$results" ] || truncate -s 2G "$run/results.img"
