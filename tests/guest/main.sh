@@ -95,7 +95,7 @@ shell)
 	load
 	mount_coda
 	echo "A Coda volume is mounted on /coda; its containers are in /containers/tmpfs/coda,"
-	echo "what the cache manager hears in /tmp/coda.trace. Try: codacm ctl --help"
+	echo "what the cache manager hears in /tmp/coda.trace. Try: codacm ctl --help; exit ends it."
 	cd /coda && bash -l
 	cd / && umount /coda
 	;;
