@@ -33,7 +33,7 @@ make_root() {
 		"$BASE" "$out"
 	[ "$mode" = unshare ] || return 0
 	mkdir -p "$dir/root.new"
-	tar -C "$dir/root.new" --exclude='./dev/*' --no-same-owner -xf "$out"
+	tar -C "$dir/root.new" --checkpoint=20000 --checkpoint-action="echo=%T" --exclude='./dev/*' --no-same-owner -xf "$out"
 	rm "$out"
 }
 

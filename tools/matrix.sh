@@ -37,7 +37,7 @@ make_root() {
 		"$BASE" "$out"
 	[ "$mode" = unshare ] || return 0
 	mkdir -p "$dir/root.new"
-	tar -C "$dir/root.new" --exclude='./dev/*' --no-same-owner -xf "$out"
+	tar -C "$dir/root.new" --checkpoint=20000 --checkpoint-action="echo=%T" --exclude='./dev/*' --no-same-owner -xf "$out"
 	rm "$out"
 }
 key=$(printf '%s\n' "$DIST" "$depends" | hash_of)
@@ -54,6 +54,8 @@ in_build_root() {
 	ROOT=$build_root in_root --setenv DEBIAN_FRONTEND noninteractive --setenv CODA_RS_CACHE "$IN_CACHE/matrix/metadata" -- "$@"
 }
 
+# Where an ordinary user runs it there is one user ID, and apt has no other user to become.
+echo 'APT::Sandbox::User "root";' >"$build_root/etc/apt/apt.conf.d/99coda-rs"
 # An earlier run may have been interrupted while it installed headers.
 in_build_root dpkg --configure -a >"$logs/configure.log" 2>&1 ||
 	die "the root $build_root is broken: remove $dir and run make matrix again; see $logs/configure.log."
@@ -84,7 +86,7 @@ get_kernel() {
 	for p in "linux-image-$rel" "linux-binary-$rel" "linux-modules-$rel" "linux-base-$rel"; do
 		! in_build_root apt-cache madison "$p" | grep -qF " $version " || debs+=("$p=$version")
 	done
-	in_build_root env -C "$IN_CACHE/matrix/image/debs" apt-get -q -o APT::Sandbox::User=root download "${debs[@]}" || return 1
+	in_build_root env -C "$IN_CACHE/matrix/image/debs" apt-get -q download "${debs[@]}" || return 1
 	for p in "$dir"/image/debs/*.deb; do
 		in_root sh -c 'dpkg-deb --fsys-tarfile "$1" | tar -C "$2" --keep-directory-symlink -xf -' \
 			sh "$IN_CACHE/matrix/image/debs/${p##*/}" "$IN_CACHE/matrix/image/tree" || return 1
