@@ -555,6 +555,10 @@ fn signatures() {
         "root alone",
     );
     expect(&machine(), "Secure Boot", "ok", "not started by EFI");
+    let other = machine().file("sys/firmware/efi/efivars/Boot0000-8be4df61", [0]);
+    expect(&other, "Secure Boot", "ok", "this firmware has none");
+    let real_time = other.without("sys/firmware/efi/efivars/Boot0000-8be4df61");
+    expect(&real_time, "Secure Boot", "cannot-tell", "efi=runtime");
 
     let name = "module signature";
     expect(&on(), name, "ok", "does not ask");
@@ -584,6 +588,12 @@ fn signatures() {
         name,
         "ok",
         "is enrolled",
+    );
+    expect(
+        &said("EFI variables are not supported on this system"),
+        name,
+        "cannot-tell",
+        "start the kernel with efi=runtime",
     );
     // That DKMS's key is enrolled, or is not, says nothing of another one.
     for said in ["is not enrolled", "is already enrolled"] {

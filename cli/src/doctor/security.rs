@@ -23,13 +23,18 @@ fn secure_boot(p: &Patient<'_>) -> Check {
         Ok([_, _, _, _, 0]) => Check::ok(NAME, "it is off"),
         Ok([_, _, _, _, 1]) => Check::ok(NAME, "it is on, so modules have to be signed"),
         Ok(_) => Check::unknown(NAME, format!("{SECURE_BOOT} is not as it should be")),
-        Err(err) if is_absent(err) => match p.root.exists("/sys/firmware/efi/efivars") {
-            Ok(true) => Check::ok(NAME, "this firmware has none"),
-            Ok(false) if p.root.has("/sys/firmware/efi") => {
-                Check::unknown(NAME, "efivarfs is not mounted")
-            }
-            Ok(false) => Check::ok(NAME, "there is none, as the machine was not started by EFI"),
-            Err(err) => Check::hidden(NAME, "/sys/firmware/efi/efivars", &err),
+        Err(err) if is_absent(err) && !p.root.has("/sys/firmware/efi") => {
+            Check::ok(NAME, "there is none, as the machine was not started by EFI")
+        }
+        // There is a directory to mount it on in any case.
+        Err(err) if is_absent(err) => match p.root.list("/sys/firmware/efi/efivars") {
+            Ok(names) if !names.is_empty() => Check::ok(NAME, "this firmware has none"),
+            Err(err) if !is_absent(&err) => Check::hidden(NAME, "/sys/firmware/efi/efivars", &err),
+            _ => Check::unknown(
+                NAME,
+                "the firmware's variables are not to be seen: efivarfs is not mounted, or this kernel \
+                 leaves them alone, as one for real time does unless it was started with efi=runtime",
+            ),
         },
         Err(err) => Check::hidden(NAME, SECURE_BOOT, err),
     }
@@ -116,6 +121,19 @@ fn signature(p: &Patient<'_>) -> Check {
             .to_str()
             .and_then(|key| p.ask_in_any_case("mokutil", &["--test-key", key]))
             .unwrap_or_default();
+        if said.contains("not supported") {
+            let mut check = Check::unknown(
+                NAME,
+                format!(
+                    "{why}; signed by {signer}, and this kernel cannot say whether {KEY} is enrolled"
+                ),
+            );
+            check.todo = Some(format!(
+                "If it is not loaded: start the kernel with efi=runtime, or another one, and \
+                 `mokutil --import {KEY}`, as root."
+            ));
+            return check;
+        }
         if said.contains("already enrolled") {
             return Check::ok(
                 NAME,
