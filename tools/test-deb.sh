@@ -150,7 +150,7 @@ machine() {
 		-drive "if=none,id=root,file=$IN_CACHE/deb/next.img,format=raw,cache=unsafe,discard=unmap" \
 		-device virtio-blk-pci,drive=root,bootindex=1 -device virtio-serial-pci \
 		-chardev stdio,id=user,signal=off -device virtconsole,chardev=user \
-		-device virtio-rng-pci "$@" </dev/null | sed -u 's/\r$//' || echo "QEMU ended with status $?."
+		-device virtio-rng-pci "$@" </dev/null | sed -u 's/\x1bP[^\x1b]*\x1b\\//g; s/\r$//' || echo "QEMU ended with status $?."
 }
 # shellcheck disable=SC2054 # the commas are the kernel's
 append=(root=/dev/vda rw console=ttyS0,115200 panic=-1 oops=panic mitigations=off)
@@ -187,14 +187,16 @@ make_firmware() {
 }
 # What GRUB is to start.
 configure_grub() {
-	local stage=$1 release=$2 kernel
+	local stage=$1 release=$2 kernel efi=
+	# For mokutil: a kernel for real time leaves the firmware's variables alone otherwise.
+	[[ $release != *-rt-* ]] || efi=efi=runtime
 	kernel=$(in_image sh -c 'readlink -f "/boot/vmlinuz-$1" "/usr/lib/modules/$1/vmlinuz" | while read -r f; do
 		[ ! -s "$f" ] || { echo "$f"; break; }; done' sh "$release")
 	cat >"$dir/grub.cfg" <<-END
 		serial --unit=0 --speed=115200
 		terminal_output serial
 		search --no-floppy --set=root --file $kernel
-		linux $kernel ${append[*]} coda.stage=$stage coda.kernel=$release
+		linux $kernel ${append[*]} $efi coda.stage=$stage coda.kernel=$release
 		initrd /boot/initrd.img-$release
 		boot
 	END
