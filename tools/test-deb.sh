@@ -140,17 +140,18 @@ payload() {
 	cp "$mnt/boot/initrd.img-$release" "$dir/initrd"
 }
 # What all boots have in common; the arguments are the boot's own.  The firmware looks at
-# those disks alone that have a place in its order.
+# those disks alone that have a place in its order; it draws its screens on each console.
 machine() {
 	local accel args=(-accel kvm)
 	accel=$(bash "$TOP/tools/accel.sh")
 	[ "$accel" = kvm ] || args=(-accel "tcg,thread=multi,tb-size=512")
 	in_root --dev-bind-try /dev/kvm /dev/kvm -- timeout -k 5 "${CODA_TEST_DEB_TIMEOUT:-5400}" qemu-system-x86_64 \
-		-nodefaults -no-user-config -nographic -no-reboot "${args[@]}" -cpu max -smp 2 -m 3072 \
+		-nodefaults -no-user-config -nographic -no-reboot "${args[@]}" -cpu max -m 3072 \
 		-drive "if=none,id=root,file=$IN_CACHE/deb/next.img,format=raw,cache=unsafe,discard=unmap" \
 		-device virtio-blk-pci,drive=root,bootindex=1 -device virtio-serial-pci \
 		-chardev stdio,id=user,signal=off -device virtconsole,chardev=user \
-		-device virtio-rng-pci "$@" </dev/null | sed -u 's/\x1bP[^\x1b]*\x1b\\//g; s/\r$//' || echo "QEMU ended with status $?."
+		-device virtio-rng-pci "$@" </dev/null |
+		sed -u 's/\x1bP[^\x1b]*\x1b\\//g; s/\x1b\[[0-9;?=]*[a-zA-Z]//g; s/\r$//; /[┌│└]/d' || echo "QEMU ended with status $?."
 }
 # shellcheck disable=SC2054 # the commas are the kernel's
 append=(root=/dev/vda rw console=ttyS0,115200 panic=-1 oops=panic mitigations=off)
@@ -166,7 +167,7 @@ verdict() {
 boot() {
 	local stage=$1 release=$2
 	with_image payload "$release" || return 1
-	machine -machine q35 -kernel "$IN_CACHE/deb/vmlinuz" -initrd "$IN_CACHE/deb/initrd" \
+	machine -machine q35 -smp 2 -kernel "$IN_CACHE/deb/vmlinuz" -initrd "$IN_CACHE/deb/initrd" \
 		-append "${append[*]} coda.stage=$stage coda.kernel=$release" \
 		-chardev "file,id=console,path=$logs/console-$stage.log" -serial chardev:console
 	verdict "$stage" "boot-$stage"
@@ -203,7 +204,9 @@ configure_grub() {
 	in_image mcopy -o -i "$IN_CACHE/deb/esp.img" "$IN_CACHE/deb/grub.cfg" ::/EFI/debian/grub.cfg
 }
 secure_machine() {
-	machine -machine q35,smm=on -global driver=cfi.pflash01,property=secure,value=on \
+	# Of two emulated CPUs one has been seen to run into an instruction that the other one was
+	# about to replace, while the kernel starts.
+	machine -machine q35,smm=on -smp 1 -global driver=cfi.pflash01,property=secure,value=on \
 		-drive "if=pflash,unit=0,readonly=on,format=raw,file=$IN_CACHE/deb/firmware.fd" \
 		-drive "if=pflash,unit=1,format=raw,file=$IN_CACHE/deb/variables.fd" \
 		-drive "if=none,id=esp,format=raw,cache=unsafe,file=$IN_CACHE/deb/esp.img" \
