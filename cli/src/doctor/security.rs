@@ -2,7 +2,7 @@
 
 //! Does something that is there for security's sake stand in the way?
 
-use super::{Check, Patient};
+use super::{Check, Patient, Verdict};
 use crate::root::{is_absent, is_denied};
 
 /// All of it.
@@ -122,17 +122,14 @@ fn signature(p: &Patient<'_>) -> Check {
             .and_then(|key| p.ask_in_any_case("mokutil", &["--test-key", key]))
             .unwrap_or_default();
         if said.contains("not supported") {
-            let mut check = Check::unknown(
-                NAME,
-                format!(
-                    "{why}; signed by {signer}, and this kernel cannot say whether {KEY} is enrolled"
-                ),
+            let found = format!(
+                "{why}; signed by {signer}, and this kernel cannot say whether {KEY} is enrolled"
             );
-            check.todo = Some(format!(
+            let todo = format!(
                 "If it is not loaded: start the kernel with efi=runtime, or another one, and \
                  `mokutil --import {KEY}`, as root."
-            ));
-            return check;
+            );
+            return Check::new(NAME, Verdict::CannotTell, found, Some(todo));
         }
         if said.contains("already enrolled") {
             return Check::ok(
