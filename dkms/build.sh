@@ -231,7 +231,6 @@ make_metadata() {
 		flock 8
 	fi
 	drop_old
-	work=$CODA_RS_CACHE/$release
 	key="$headers_version $want $(sha256sum <"$here/prepare-tree.sh" | cut -c1-16)"
 	if [ -e "$work/stamp" ] && [ "$(cat "$work/stamp")" = "$key" ]; then
 		kdir=$work/build
