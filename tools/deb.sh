@@ -12,42 +12,17 @@ fi
 key=$(
 	printf '%s\n' "$DIST" "$depends" | cat - "$TOP/debian/control" "$0" | hash_of
 )
-dir=$CACHE/deb
-ROOT=$dir/root
+ROOT=$CACHE/deb/root
 to=$OUT/deb/$DIST
 lock_cache
 
-make_root() {
-	local mode=unshare out=$dir/root.tar
-	if [ "$(id -u)" -eq 0 ]; then
-		mode=root out=$dir/root.new
-	fi
-	# See prepare-root.sh about the age of the index.
-	mmdebstrap --mode=$mode --variant=buildd --include=lintian,ca-certificates \
-		--aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Retries "3"' \
-		--dpkgopt=force-unsafe-io \
-		--customize-hook='mkdir -p "$1/var/tmp/wanted/debian"' \
-		--customize-hook="copy-in '$TOP/debian/control' '$TOP/debian/changelog' /var/tmp/wanted/debian" \
-		--customize-hook="chroot \"\$1\" env --unset=TMPDIR DEBIAN_FRONTEND=noninteractive \
-			apt-get build-dep -y --no-install-recommends $depends /var/tmp/wanted" \
-		"$BASE" "$out"
-	[ "$mode" = unshare ] || return 0
-	mkdir -p "$dir/root.new"
-	tar -C "$dir/root.new" --checkpoint=20000 --checkpoint-action="echo=%T" --exclude='./dev/*' --no-same-owner -xf "$out"
-	rm "$out"
-}
-
-if ! fresh "$dir/root.stamp" "$key"; then
-	need_host_packages
-	remove "$dir/root.new"
-	rm -f "$dir/root.tar" "$dir/root.stamp"
-	mkdir -p "$dir"
-	in_scratch deb step "$CACHE/log/deb-root.log" "Making a root of Debian $BASE to build packages in" make_root
-	remove "$dir/root"
-	mv "$dir/root.new" "$dir/root"
-	mkdir -p "$CACHE/home" "$CACHE/cargo/home" "$CACHE/cargo/target"
-	put_stamp "$dir/root.stamp" "$key"
-fi
+make_debian "$ROOT" "$key" "$CACHE/log/deb-root.log" "Making a root of Debian $BASE to build packages in" \
+	--variant=buildd --include=lintian,ca-certificates \
+	--customize-hook='mkdir -p "$1/var/tmp/wanted/debian"' \
+	--customize-hook="copy-in '$TOP/debian/control' '$TOP/debian/changelog' /var/tmp/wanted/debian" \
+	--customize-hook="chroot \"\$1\" env --unset=TMPDIR DEBIAN_FRONTEND=noninteractive \
+		apt-get build-dep -y --no-install-recommends $depends /var/tmp/wanted"
+mkdir -p "$CACHE/home" "$CACHE/cargo/home" "$CACHE/cargo/target"
 if [ "$kind" = binary ]; then
 	step "$CACHE/log/fetch-cli.log" "Fetching the crates of cli/" \
 		in_root cargo fetch --manifest-path cli/Cargo.toml --locked

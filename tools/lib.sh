@@ -248,6 +248,59 @@ remove_scratch() {
 	done
 }
 
+# make_debian ROOT KEY LOG TITLE OPTION...: a root file system of Debian $BASE, unless the one
+# that is there was made from the same KEY; the options are mmdebstrap's.  prepare-root.sh has
+# the reasons for those that are here.
+make_debian() {
+	local root=$1 key=$2 log=$3 title=$4
+	shift 4
+	! fresh "$root.stamp" "$key" || return 0
+	need_host_packages
+	remove "$root.new"
+	rm -f "$root.tar" "$root.stamp"
+	mkdir -p "${root%/*}"
+	in_scratch "$(basename "${root%/*}")" step "$log" "$title" debian_into "$root" "$@"
+	remove "$root"
+	mv "$root.new" "$root"
+	put_stamp "$root.stamp" "$key"
+}
+
+debian_into() {
+	local root=$1 mode=unshare out=$1.tar
+	shift
+	if [ "$(id -u)" -eq 0 ]; then
+		mode=root out=$root.new
+	fi
+	mmdebstrap --mode=$mode --aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Retries "3"' \
+		--dpkgopt=force-unsafe-io "$@" "$BASE" "$out"
+	[ "$mode" = unshare ] || return 0
+	mkdir -p "$root.new"
+	tar -C "$root.new" --checkpoint=20000 --checkpoint-action="echo=%T" --exclude='./dev/*' --no-same-owner -xf "$out"
+	rm "$out"
+}
+
+# vmlinuz_in TREE RELEASE: where a kernel's image is, as seen from TREE; packages have it in
+# one place or in another.
+vmlinuz_in() {
+	local path
+	for path in "boot/vmlinuz-$2" "usr/lib/modules/$2/vmlinuz"; do
+		if [ -s "$1/$path" ]; then
+			echo "$path"
+			return
+		fi
+	done
+	echo "there is no vmlinuz of $2 in $1" >&2
+	return 1
+}
+
+# Sets accel, and accel_args for QEMU.
+# shellcheck disable=SC2034 # for those who call it
+choose_accel() {
+	accel=$(bash "$TOP/tools/accel.sh")
+	accel_args=(-accel "$accel")
+	[ "$accel" = kvm ] || accel_args=(-accel "tcg,thread=multi,tb-size=512")
+}
+
 # in_root [bwrap options --] COMMAND...: runs a command in the build root, with
 # this tree at its own path and the cache of this DIST at $IN_CACHE.  Nothing of
 # the environment gets in but what reaching a registry may need.

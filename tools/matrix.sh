@@ -22,34 +22,14 @@ flock -n 7 || die "another make matrix is at work for $DIST."
 # is wanted.
 depends=$(sed -n '/^Package: coda-rs-dkms/,/^Recommends/ { s/^ \([a-z].*\),$/\1/p }' "$TOP/debian/control" | grep -v '^linux-source' | paste -sd,)
 
-make_root() {
-	local mode=unshare out=$dir/root.tar
-	if [ "$(id -u)" -eq 0 ]; then
-		mode=root out=$dir/root.new
-	fi
-	mmdebstrap --mode=$mode --variant=apt --include=ca-certificates --skip=cleanup/apt/lists \
-		--aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Retries "3"' --dpkgopt=force-unsafe-io \
-		--customize-hook="grep -rqs '[ /]$DIST main' \"\$1/etc/apt/sources.list\" ||
-			sed -n 's/^deb \\(\\[[^]]*\\] \\)\\?\\([^ ]*\\) [a-z]* main.*/deb \\1\\2 $DIST main/p' \"\$1/etc/apt/sources.list\" |
-			head -n 1 >\"\$1/etc/apt/sources.list.d/$DIST.list\"" \
-		--customize-hook="chroot \"\$1\" env --unset=TMPDIR DEBIAN_FRONTEND=noninteractive sh -c '
-			apt-get update && apt-get satisfy -y --no-install-recommends \"$depends, gcc\"'" \
-		"$BASE" "$out"
-	[ "$mode" = unshare ] || return 0
-	mkdir -p "$dir/root.new"
-	tar -C "$dir/root.new" --checkpoint=20000 --checkpoint-action="echo=%T" --exclude='./dev/*' --no-same-owner -xf "$out"
-	rm "$out"
-}
 key=$(printf '%s\n' "$DIST" "$depends" | hash_of)
-if ! fresh "$dir/root.stamp" "$key"; then
-	need_host_packages
-	remove "$dir/root.new"
-	rm -f "$dir/root.tar" "$dir/root.stamp"
-	in_scratch matrix step "$logs/root.log" "Making a root of Debian $BASE with what coda-rs-dkms depends on" make_root
-	remove "$build_root"
-	mv "$dir/root.new" "$build_root"
-	put_stamp "$dir/root.stamp" "$key"
-fi
+make_debian "$build_root" "$key" "$logs/root.log" "Making a root of Debian $BASE with what coda-rs-dkms depends on" \
+	--variant=apt --include=ca-certificates --skip=cleanup/apt/lists \
+	--customize-hook="grep -rqs '[ /]$DIST main' \"\$1/etc/apt/sources.list\" ||
+		sed -n 's/^deb \\(\\[[^]]*\\] \\)\\?\\([^ ]*\\) [a-z]* main.*/deb \\1\\2 $DIST main/p' \"\$1/etc/apt/sources.list\" |
+		head -n 1 >\"\$1/etc/apt/sources.list.d/$DIST.list\"" \
+	--customize-hook="chroot \"\$1\" env --unset=TMPDIR DEBIAN_FRONTEND=noninteractive sh -c '
+		apt-get update && apt-get satisfy -y --no-install-recommends \"$depends, gcc\"'"
 in_build_root() {
 	ROOT=$build_root in_root --setenv DEBIAN_FRONTEND noninteractive --setenv CODA_RS_CACHE "$IN_CACHE/matrix/metadata" -- "$@"
 }
@@ -92,9 +72,8 @@ get_kernel() {
 			sh "$IN_CACHE/matrix/image/debs/${p##*/}" "$IN_CACHE/matrix/image/tree" || return 1
 	done
 	in_root depmod -b "$IN_CACHE/matrix/image/tree" "$rel" || return 1
-	for p in "boot/vmlinuz-$rel" "usr/lib/modules/$rel/vmlinuz"; do
-		[ ! -s "$dir/image/tree/$p" ] || cp "$dir/image/tree/$p" "$dir/$rel/vmlinuz"
-	done
+	p=$(vmlinuz_in "$dir/image/tree" "$rel") || return 1
+	cp "$dir/image/tree/$p" "$dir/$rel/vmlinuz"
 	in_root bash "$TOP/tools/first-stage.sh" "$IN_CACHE/matrix/image/tree" "$rel" "$TOP/tools/guest/first-stage" \
 		"$IN_CACHE/matrix/$rel/first.new" || return 1
 	rm -rf "$dir/image"

@@ -41,9 +41,7 @@ cleanup() {
 }
 trap cleanup EXIT
 cleanup
-free=$(df -Pk "$dir" | awk 'NR == 2 { print int($4 / 1048576) }')
-[ "$free" -ge 10 ] || [ -e "$dir/base.stamp" ] ||
-	die "the disk images need about 10 GB in $dir, and there are $free GB left."
+[ -e "$dir/base.stamp" ] || need_space "$dir" 10240 "the disk images"
 
 # A Debian with the first kernel, which is the newest but one, or another flavour of the
 # newest.
@@ -133,20 +131,17 @@ payload() {
 	ln -sf ../coda-test.service "$mnt/etc/systemd/system/multi-user.target.wants/coda-test.service"
 	echo "/dev/vda / ext4 defaults 0 1" >"$mnt/etc/fstab"
 	local release=$1 vmlinuz
-	for vmlinuz in "boot/vmlinuz-$release" "usr/lib/modules/$release/vmlinuz"; do
-		[ ! -s "$mnt/$vmlinuz" ] || break
-	done
+	vmlinuz=$(vmlinuz_in "$mnt" "$release") || return 1
 	cp "$mnt/$vmlinuz" "$dir/vmlinuz"
 	cp "$mnt/boot/initrd.img-$release" "$dir/initrd"
 }
 # What all boots have in common; the arguments are the boot's own.  The firmware looks at
 # those disks alone that have a place in its order; it draws its screens on each console.
 machine() {
-	local accel args=(-accel kvm)
-	accel=$(bash "$TOP/tools/accel.sh")
-	[ "$accel" = kvm ] || args=(-accel "tcg,thread=multi,tb-size=512")
+	local accel accel_args
+	choose_accel
 	in_root --dev-bind-try /dev/kvm /dev/kvm -- timeout -k 5 "${CODA_TEST_DEB_TIMEOUT:-5400}" qemu-system-x86_64 \
-		-nodefaults -no-user-config -nographic -no-reboot "${args[@]}" -cpu max -m 3072 \
+		-nodefaults -no-user-config -nographic -no-reboot "${accel_args[@]}" -cpu max -m 3072 \
 		-drive "if=none,id=root,file=$IN_CACHE/deb/next.img,format=raw,cache=unsafe,discard=unmap" \
 		-device virtio-blk-pci,drive=root,bootindex=1 -device virtio-serial-pci \
 		-chardev stdio,id=user,signal=off -device virtconsole,chardev=user \
@@ -191,8 +186,7 @@ configure_grub() {
 	local stage=$1 release=$2 kernel efi=
 	# For mokutil: a kernel for real time leaves the firmware's variables alone otherwise.
 	[[ $release != *-rt-* ]] || efi=efi=runtime
-	kernel=$(in_image sh -c 'readlink -f "/boot/vmlinuz-$1" "/usr/lib/modules/$1/vmlinuz" | while read -r f; do
-		[ ! -s "$f" ] || { echo "$f"; break; }; done' sh "$release")
+	kernel=/$(vmlinuz_in "$mnt" "$release") || return 1
 	cat >"$dir/grub.cfg" <<-END
 		serial --unit=0 --speed=115200
 		terminal_output serial

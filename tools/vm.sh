@@ -165,9 +165,7 @@ inside() {
 if [ -n "$icount" ]; then
 	accel=tcg accel_args=(-accel "tcg,tb-size=512" -icount "shift=0,sleep=off")
 else
-	accel=$(bash "$TOP/tools/accel.sh")
-	accel_args=(-accel "$accel")
-	[ "$accel" = kvm ] || accel_args=(-accel "tcg,thread=multi,tb-size=512")
+	choose_accel
 fi
 
 drive() {
